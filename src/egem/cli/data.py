@@ -1,0 +1,103 @@
+"""`egem data ...`: make, import, count and look at records."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from egem.cli.options import parse
+from egem.core.errors import unknown_name
+from egem.data_engine.sources.source import ImportOptions
+from egem.recipes.render import RenderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """Records from the embedded simulated world."""
+
+    out: Path
+    """Folder to write; it must not exist yet."""
+    config: OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Records from one data source."""
+
+    input: Path
+    """The source's file or folder."""
+    out: Path
+    """Folder to write; it must not exist yet."""
+    config: OmitArgPrefixes[ImportOptions] = field(default_factory=ImportOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Counts, answer balance and what guessing without the image scores."""
+
+    folder: Positional[Path]
+    """A folder of records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """A page to look at a record set: image, depth, what is asked drawn on it, question, answer."""
+
+    folder: Positional[Path]
+    """A folder of records."""
+    out: Path | None = None
+    """The page; FOLDER.html otherwise."""
+    num: int = 200
+    """Questions to show, evenly spread."""
+
+
+def render(arguments: list[str]) -> None:
+    """Draw views of the embedded world and ask about them."""
+    options = parse(RenderOptions, "data render", arguments)
+    from egem.recipes.render import render as run
+
+    manifest = run(options.config, options.out)
+    print(f"{manifest.rows} records of {manifest.groups} views in {options.out}")
+
+
+def import_(arguments: list[str]) -> None:
+    """Import a source."""
+    from egem.data_engine import SOURCES, import_source
+
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print("usage: egem data import SOURCE --input PATH --out FOLDER [options]\n")
+        sources([])
+        print("\n`egem data import SOURCE --help` shows the options.")
+        return
+    name, *rest = arguments
+    if name not in SOURCES:
+        raise unknown_name("source", name, SOURCES)
+    options = parse(SourceOptions, f"data import {name}", rest)
+    manifest = import_source(name, options.input, options.out, options.config)
+    print(f"{manifest.rows} records of {manifest.groups} groups in {options.out}")
+
+
+def sources(arguments: list[str]) -> None:
+    """List the sources."""
+    from egem.data_engine import SOURCES
+
+    for name, source in SOURCES.items():
+        print(f"  {name:<12} {source.description}")
+
+
+def stats(arguments: list[str]) -> None:
+    """Print the table."""
+    options = parse(FolderOptions, "data stats", arguments)
+    from egem.data_engine import statistics, table
+
+    print(table(statistics(options.folder)))
+
+
+def view(arguments: list[str]) -> None:
+    """Write the contact sheet."""
+    options = parse(ViewOptions, "data view", arguments)
+    from egem.report.contact_sheet import write_contact_sheet
+
+    out = options.out or options.folder.with_suffix(".html")
+    write_contact_sheet(options.folder, out, num=options.num)
+    print(f"page: {out}")

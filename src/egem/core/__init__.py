@@ -1,0 +1,1 @@
+"""The ground floor: errors, configuration files, logging. No domain knowledge, no torch."""

@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from egem.core.errors import ConfigError, EgemError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, force it to disk, then rename it into place.
+
+    Raises:
+        EgemError: the disk is full or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors_named(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends well and vanishes when it does not.
+
+    Raises:
+        ConfigError: `path` exists already and is not an empty folder.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} exists already; choose another folder or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    with disk_errors_named(path):
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as opened:
+                        os.fsync(opened.fileno())
+                else:
+                    sync_folder(file)
+            sync_folder(temporary)
+            if path.exists():
+                path.rmdir()
+            temporary.rename(path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors_named(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an error that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"no space left while writing {path}; free some or choose another disk."
+            raise EgemError(f"{message} Nothing half-written was kept.") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise EgemError(f"{path} cannot be written: {error.strerror}.") from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

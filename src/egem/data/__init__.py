@@ -1,0 +1,1 @@
+"""Records to batches: images, depth encodings, chat template, reading order, collation, loading."""

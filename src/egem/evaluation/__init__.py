@@ -1,0 +1,1 @@
+"""Checkpoint to scores: answers, depth maps, intervals, benchmarks. What a benchmark run writes is JSON."""

@@ -1,0 +1,1 @@
+"""GEM: a Qwen3-VL backbone whose visual tokens must suffice to draw the scene's depth."""

@@ -1,0 +1,151 @@
+"""Attention and normalisation as fast as plain torch allows on a CPU; on other devices, torch's own kernels.
+
+Torch's fused CPU attention has a slow backward pass in bfloat16 (2 to 10 times the explicit products at the
+sizes of small models, measured on AVX512-BF16). So on the CPU short sequences are attended by two matrix
+products and a softmax, causal ones in chunks of queries that skip the future.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    Qwen3VLTextAttention,
+    Qwen3VLTextRMSNorm,
+    apply_rotary_pos_emb,
+)
+
+_MAX_LENGTH = 1024
+"""Longer sequences go to the fused kernel, which does not keep a square of attention weights."""
+_CHUNK = 128
+
+
+def attend(
+    query: Float[Tensor, "batch head token head_dim"],
+    key: Float[Tensor, "batch head key head_dim"],
+    value: Float[Tensor, "batch head key head_dim"],
+    *,
+    scale: float,
+    causal: bool = False,
+    mask: Tensor | None = None,
+) -> Float[Tensor, "batch head token head_dim"]:
+    """Scaled dot-product attention.
+
+    Args:
+        query: as many heads as key and value.
+        key: what is looked at.
+        value: what is taken from there.
+        scale: of the products of query and key.
+        causal: token n sees keys 0 to n; no mask may be given then.
+        mask: True or 0 where a query may look, False or very negative where not; broadcast over heads.
+    """
+    if query.device.type != "cpu" or key.shape[2] > _MAX_LENGTH:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal, scale=scale
+        )
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, float("-inf"))
+    query, key = query * scale, key.transpose(2, 3)
+    if not causal:
+        scores = torch.matmul(query, key)
+        if mask is not None:
+            scores = scores + mask.to(scores.dtype)
+        return torch.matmul(scores.softmax(dim=-1), value)
+    num_tokens = query.shape[2]
+    future = query.new_full((num_tokens, num_tokens), float("-inf")).triu(1)
+    chunks = []
+    for start in range(0, num_tokens, _CHUNK):
+        stop = min(start + _CHUNK, num_tokens)
+        scores = torch.matmul(query[:, :, start:stop], key[..., :stop])
+        weights = scores.add_(future[start:stop, :stop]).softmax(dim=-1)
+        chunks.append(torch.matmul(weights, value[:, :, :stop]))
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=2)
+
+
+class TextAttention(Qwen3VLTextAttention):
+    """Transformers' attention, with `attend` on the CPU."""
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "sample token hidden"],
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: Any = None,
+        **others: Any,
+    ) -> tuple[Float[Tensor, "sample token hidden"], Tensor | None]:
+        """As the base class; `others` is what transformers passes for other kernels."""
+        if hidden_states.device.type != "cpu" or self.config._attn_implementation != "sdpa":
+            return super().forward(
+                hidden_states, position_embeddings, attention_mask, past_key_values, **others
+            )
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query = self.q_norm(self.q_proj(hidden_states).view(shape)).transpose(1, 2)
+        key = self.k_norm(self.k_proj(hidden_states).view(shape)).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        groups = self.num_key_value_groups
+        if query.shape[2] == 1:
+            # One new token: the query heads that share a key head stand in for several tokens.
+            query = query.reshape(len(query), key.shape[1], groups, self.head_dim)
+        elif groups > 1:
+            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        causal = attention_mask is None and hidden_states.shape[1] > 1
+        attended = attend(query, key, value, scale=self.scaling, causal=causal, mask=attention_mask)
+        if hidden_states.shape[1] == 1:
+            attended = attended.reshape(len(attended), -1, 1, self.head_dim)
+        return self.o_proj(attended.transpose(1, 2).reshape(*hidden_states.shape[:-1], -1)), None
+
+
+class TextRMSNorm(Qwen3VLTextRMSNorm):
+    """Transformers' norm through torch's own `rms_norm`: same formula, a backward pass several times faster."""
+
+    def forward(self, hidden_states: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Normalise in float32, then multiply by the weight."""
+        normed = functional.rms_norm(
+            hidden_states.float(), self.weight.shape, self.weight.float(), self.variance_epsilon
+        )
+        return normed.to(torch.result_type(hidden_states, self.weight))
+
+
+class CrossAttentionProcessor:
+    """Sana's cross-attention through `attend`; the computation of diffusers' SanaAttnProcessor2_0."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Float[Tensor, "map token hidden"],
+        encoder_hidden_states: Float[Tensor, "map context_token hidden"] | None = None,
+        attention_mask: Float[Tensor, "map 1 context_token"] | None = None,
+    ) -> Float[Tensor, "map token hidden"]:
+        """Latent tokens look at the context's real tokens.
+
+        Args:
+            attn: the module whose weights are used.
+            hidden_states: latent tokens.
+            encoder_hidden_states: the context.
+            attention_mask: 0 at real tokens, very negative at padding.
+        """
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = attn.to_q(hidden_states)
+        key, value = attn.to_k(context), attn.to_v(context)  # pyright: ignore[reportOptionalCall]
+        if attn.norm_q is not None:
+            query = attn.norm_q(query)
+        if attn.norm_k is not None:
+            key = attn.norm_k(key)
+        query, key, value = (
+            states.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for states in (query, key, value)
+        )
+        value = value.to(key.dtype)  # the norm may have raised the precision of the other two
+        mask = None if attention_mask is None else attention_mask[:, None].to(query.dtype)
+        attended = attend(query, key, value, scale=query.shape[-1] ** -0.5, mask=mask)
+        attended = attended.transpose(1, 2).flatten(2)
+        linear, dropout = attn.to_out  # pyright: ignore[reportGeneralTypeIssues]
+        return dropout(linear(attended))

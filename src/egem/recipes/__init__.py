@@ -1,0 +1,15 @@
+"""What is put together from the layers below: training recipes, the rendered data, the demo."""
+
+from collections.abc import Callable
+
+from egem.recipes.gem import gem_2b, gem_8b
+from egem.recipes.tiny import tiny, tiny_real
+from egem.training.config import TrainConfig
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "tiny": tiny,
+    "tiny-real": tiny_real,
+    "gem-2b": gem_2b,
+    "gem-8b": gem_8b,
+}
+"""Name -> function returning a complete configuration; the command line overrides its fields."""

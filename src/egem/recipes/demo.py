@@ -1,0 +1,248 @@
+"""The whole story on this machine: render, train the three stages, answer, draw depth, score, one page.
+
+The time budget decides how many steps the joint stage gets; everything else is fixed. What is written:
+
+    out/data/{train,probe}/     records         out/eval/<benchmark>/   answers and scores
+    out/run/                    the run folder  out/report.html         the page
+    out/summary.png             one picture     out/demo.json           the numbers
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from egem.core.config import save_json
+from egem.core.errors import ConfigError
+from egem.core.files import write_atomically
+from egem.evaluation.benchmarks import BenchmarkOptions, open_benchmark
+from egem.evaluation.depth_run import GENERATED, MEAN_MAP, ROUND_TRIP, DepthOptions
+from egem.evaluation.predictor import Predictor
+from egem.evaluation.runner import RunOptions
+from egem.evaluation.runner import run as run_benchmark
+from egem.recipes.pages import Evaluated, make_report, score_row
+from egem.recipes.probes import standard_probes
+from egem.recipes.render import RenderConfig, render
+from egem.recipes.tiny import tiny
+from egem.report.curves import read_metrics
+from egem.report.page import write_report
+from egem.report.panels import png
+from egem.report.summary import summary_picture
+from egem.training.loop import train
+
+logger = logging.getLogger(__name__)
+
+SIZE = (96, 96)
+CAMERAS = ("front", "side")
+"""The wrist camera sees little but the gripper and the thing it holds."""
+EVALUATION_MINUTES = 2.5
+"""Set aside for scoring and the report: two processor cores need about two."""
+WARM_UP_SHARE = 0.55
+"""Of the training time: how long images come with few questions."""
+LEAST_TRAINING_MINUTES = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """How long, how much, where."""
+
+    out: Path = Path("runs/demo")
+    """Folder to write; it must not exist yet."""
+    minutes: float = 14.0
+    """Wall time for everything; training gets what rendering and scoring leave."""
+    views: int = 3000
+    """Training views to render."""
+    questions: int = 12
+    """Questions about each."""
+    test_views: int = 200
+    """Held-out views to score; each of the two other splits gets a third of it."""
+    seed: int = 0
+    """Of worlds, weights and noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """The numbers that the demo prints and stores."""
+
+    report: str
+    minutes: float
+    steps: int
+    skills_above_blind: tuple[str, ...]
+    mean_score: float
+    blind_score: float
+    depth_delta1: float
+    depth_abs_rel: float
+    mean_map_delta1: float
+    mean_map_abs_rel: float
+    round_trip_delta1: float
+    first_language_loss: float
+    last_language_loss: float
+
+
+def demo(config: DemoConfig) -> DemoResult:
+    """Run it all.
+
+    Raises:
+        ConfigError: the budget is too short to train at all, or the folder exists.
+        RenderError: no renderer can be had.
+    """
+    start = time.monotonic()
+
+    def minutes_gone() -> float:
+        return (time.monotonic() - start) / 60
+
+    out = config.out
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} exists already; choose another --out or remove it first.")
+    logger.info("1/5 render %d views of the tabletop world", config.views)
+    base = RenderConfig(size=SIZE, cameras=CAMERAS, seed=config.seed, questions=config.questions)
+    render(replace(base, num=config.views), out / "data" / "train")
+    render(replace(base, num=48, split="held_out", seed=config.seed + 1), out / "data" / "probe")
+
+    left = config.minutes - EVALUATION_MINUTES * min(1.0, config.minutes / 10) - minutes_gone()
+    if left < LEAST_TRAINING_MINUTES:
+        raise ConfigError(
+            f"--minutes {config.minutes:g} leaves {left:.1f} minutes for training after rendering {config.views} "
+            "views; give more minutes or fewer --views."
+        )
+    logger.info("2/5 train the three stages (%.1f minutes)", left)
+    run = train_stages(config, left)
+
+    logger.info("3/5 score on scenes, cameras and objects that training never showed")
+    predictor = Predictor.from_checkpoint(run / "model")
+    evaluated = score_splits(config, predictor)
+
+    logger.info("4/5 draw the page")
+    seconds = {"wall time": f"{minutes_gone():.1f} minutes"}
+    report = make_report(
+        "GEM in minutes",
+        summary="A Qwen3-VL of under two million parameters learns about a simulated table from scratch, once by "
+        "answering questions and once by letting a Sana depth head draw depth from its visual tokens.",
+        run=run,
+        evaluated=evaluated,
+        predictor=predictor,
+        facts=(
+            (
+                "data",
+                f"{config.views} views, {config.questions} questions each, {SIZE[0]} x {SIZE[1]} pixels",
+            ),
+            ("seed", str(config.seed)),
+            *seconds.items(),
+        ),
+        notes=(
+            "Everything starts from random weights and trains for minutes: the scores show that the parts work "
+            "together, not what the method can do at full size.",
+            "The joint stage weighs the depth loss 0.5 instead of the paper's 0.1, because the backbone starts "
+            "untrained.",
+        ),
+    )
+    page = write_report(out / "report.html", report)
+    scores = evaluated[0].scores
+    write_atomically(
+        out / "summary.png",
+        png(
+            summary_picture(
+                title="GEM: questions answered and depth drawn from the same visual tokens",
+                example=next((e for e in report.examples if e.score >= 0.5), report.examples[0]),
+                depth=report.depth_pictures[0],
+                depth_line=_depth_line(evaluated[0]),
+                skills=[score_row(line) for line in scores.skills],
+            )
+        ),
+    )
+    result = _result(config, run, evaluated[0], page, minutes_gone())
+    save_json(result, out / "demo.json")
+    logger.info("5/5 done in %.1f minutes", result.minutes)
+    return result
+
+
+def train_stages(config: DemoConfig, minutes: float) -> Path:
+    """The `tiny` recipe with its joint stage cut to the budget; returns the run folder."""
+    recipe = tiny()
+    warm_up, connector, depth_head, joint = recipe.stages
+    # The two short stages and measuring the two long ones take about a minute together.
+    left = max(0.2, 0.95 * minutes - 0.7)
+    warm_up = replace(warm_up, steps=None, max_minutes=WARM_UP_SHARE * left)
+    joint = replace(joint, steps=None, max_minutes=(1 - WARM_UP_SHARE) * left)
+    training = replace(
+        recipe,
+        run=config.out / "run",
+        data=(config.out / "data" / "train",),
+        stages=(warm_up, connector, depth_head, joint),
+        seed=config.seed,
+        checkpoint_every=500,
+    )
+    probes = standard_probes([config.out / "data" / "probe"], every=300, stages=("joint",))
+    return train(training, probes=probes)
+
+
+def score_splits(config: DemoConfig, predictor: Predictor) -> list[Evaluated]:
+    """Held-out scenes first, then the two splits that ask for more."""
+    evaluated = []
+    for name, share in (("tabletop", 1.0), ("tabletop-new-cameras", 1 / 3), ("tabletop-new-objects", 1 / 3)):
+        benchmark = open_benchmark(
+            name,
+            BenchmarkOptions(
+                cache=config.out / "data" / "benchmarks",
+                num_groups=max(1, round(config.test_views * share)),
+                questions_per_group=config.questions,
+                image_size=SIZE,
+                cameras=CAMERAS,
+                seed=config.seed,
+            ),
+        )
+        options = RunOptions(
+            batch_size=64,
+            max_new_tokens=48,
+            depth=DepthOptions(num_images=100, batch_size=25, seed=config.seed),
+            training_data=(config.out / "data" / "train",),
+        )
+        folder = config.out / "eval" / name
+        scores = run_benchmark(benchmark, predictor, folder, options)
+        evaluated.append(Evaluated(benchmark=benchmark, folder=folder, scores=scores))
+        logger.info("%s", (folder / "scores.md").read_text())
+    return evaluated
+
+
+def _depth_line(evaluated: Evaluated) -> str:
+    assert evaluated.scores.depth is not None
+    drawn, guess = evaluated.scores.depth.find(GENERATED), evaluated.scores.depth.find(MEAN_MAP)
+    assert drawn is not None
+    assert guess is not None
+    return (
+        f"held-out depth after alignment: delta1 {drawn.delta1:.3f} (mean depth map {guess.delta1:.3f}), "
+        f"AbsRel {drawn.abs_rel:.3f} ({guess.abs_rel:.3f})"
+    )
+
+
+def _result(config: DemoConfig, run: Path, held_out: Evaluated, page: Path, minutes: float) -> DemoResult:
+    scores = held_out.scores
+    assert scores.depth is not None
+    drawn, guess, ceiling = (scores.depth.find(name) for name in (GENERATED, MEAN_MAP, ROUND_TRIP))
+    assert drawn is not None
+    assert guess is not None
+    assert ceiling is not None
+    assert scores.overall.blind is not None
+    rows = read_metrics(run / "metrics.jsonl")
+    losses = [row["loss/language"] for row in rows if "loss/language" in row]
+    few = max(1, min(20, len(losses) // 10))
+    return DemoResult(
+        report=str(page),
+        minutes=round(minutes, 2),
+        steps=len(rows),
+        skills_above_blind=tuple(line.name for line in scores.skills if line.above_blind),
+        mean_score=scores.overall.score.mean,
+        blind_score=scores.overall.blind.mean,
+        depth_delta1=drawn.delta1,
+        depth_abs_rel=drawn.abs_rel,
+        mean_map_delta1=guess.delta1,
+        mean_map_abs_rel=guess.abs_rel,
+        round_trip_delta1=ceiling.delta1,
+        first_language_loss=_mean(losses[:few]),
+        last_language_loss=_mean(losses[-few:]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,77 @@
+"""Probes that need scoring or pictures, beside the losses that `egem.training.probes` measures."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from egem.core.files import write_atomically
+from egem.data.prepare import Preparer
+from egem.evaluation.benchmarks import Benchmark
+from egem.evaluation.depth import average, measure
+from egem.evaluation.depth_run import DepthOptions, aligned, draw, true_depths
+from egem.evaluation.predictor import Predictor
+from egem.models.gem import GEM
+from egem.report.panels import DepthPicture, depth_grid, png
+from egem.scoring import score
+from egem.training.probes import Probe, held_out_losses
+
+
+def standard_probes(
+    folders: Sequence[Path], *, every: int, stages: tuple[str, ...] | None = None
+) -> tuple[Probe, ...]:
+    """Held-out losses, skill accuracy and a panel of drawn depth.
+
+    Args:
+        folders: held-out records.
+        every: steps between two measurements.
+        stages: of the last two, which cost more; None for all.
+    """
+    return (
+        held_out_losses(folders, every=every, num_groups=32),
+        skill_accuracy(folders[0], every=every, stages=stages),
+        drawn_depth(folders[0], every=every, stages=stages),
+    )
+
+
+def skill_accuracy(
+    folder: Path, *, every: int, num_groups: int = 12, stages: tuple[str, ...] | None = None
+) -> Probe:
+    """Mean score over the questions of some held-out groups, and of each skill among them."""
+    benchmark = Benchmark.from_folder("probe", folder, num_groups=num_groups)
+    records = list(benchmark.records())
+
+    def run(model: GEM, preparer: Preparer, step: int, place: Path) -> dict[str, float]:
+        texts = Predictor(model, preparer).answer(records, batch_size=32, max_new_tokens=24)
+        by_skill = defaultdict(list)
+        for record, text in zip(records, texts, strict=True):
+            by_skill[record.skill].append(score(record.answer, text))
+        every_score = [value for values in by_skill.values() for value in values]
+        means = {f"skill/{name}": sum(values) / len(values) for name, values in by_skill.items()}
+        return {"mean": sum(every_score) / len(every_score), **means}
+
+    return Probe(name="accuracy", every=every, run=run, stages=stages)
+
+
+def drawn_depth(
+    folder: Path, *, every: int, num_images: int = 6, stages: tuple[str, ...] | None = None
+) -> Probe:
+    """AbsRel and delta1 of a few drawn maps after alignment, and a panel of them in the probe's folder."""
+    benchmark = Benchmark.from_folder("probe", folder)
+    truths = []
+    for truth in true_depths(benchmark):
+        truths.append(truth)
+        if len(truths) == num_images:
+            break
+
+    def run(model: GEM, preparer: Preparer, step: int, place: Path) -> dict[str, float]:
+        maps = draw(Predictor(model, preparer), truths, DepthOptions(batch_size=num_images))
+        fitted = [aligned(drawn, truth) for drawn, truth in zip(maps, truths, strict=True)]
+        pictures = [
+            DepthPicture(image=truth.image, truth=truth.depth, generated=values.astype("float32"))
+            for truth, values in zip(truths, fitted, strict=True)
+        ]
+        write_atomically(place / f"step-{step:06d}.png", png(depth_grid(pictures)))
+        mean = average([measure(values, truth.depth) for truth, values in zip(truths, fitted, strict=True)])
+        return {"abs_rel": mean.abs_rel, "delta1": mean.delta1}
+
+    return Probe(name="drawn_depth", every=every, run=run, stages=stages)

@@ -1,0 +1,110 @@
+"""Records from the embedded world: views are drawn and asked about by several processes.
+
+View `i` depends on `(seed, i, split, size)` alone, so the shards are the same whatever the number of workers.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from egem.core.errors import ConfigError, unknown_name
+from egem.records import Record
+from egem.shards import Manifest
+
+CHUNK = 24
+"""Views that a worker draws in one go; small, so that memory stays low and the bar moves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderConfig:
+    """What to draw and how much to ask."""
+
+    num: int = 1000
+    """Views to draw."""
+    seed: int = 0
+    size: tuple[int, int] = (96, 96)
+    """Height and width in pixels."""
+    split: str = "train"
+    """train, held_out, new_cameras or new_objects."""
+    cameras: tuple[str, ...] = ("front", "side", "wrist")
+    """Cameras to take in turn."""
+    questions: int = 12
+    """Questions about each view."""
+    skills: tuple[str, ...] = ()
+    """Skills to ask about; all of them if empty."""
+    workers: int = 0
+    """Processes; 0 means one per processor."""
+
+
+def render(config: RenderConfig, out: Path) -> Manifest:
+    """Draw views of the tabletop world, ask about them, and write the records to the folder `out`.
+
+    Raises:
+        ConfigError: a number, split or camera makes no sense, or `out` exists.
+        RenderError: no renderer can be had.
+    """
+    _check(config)
+    from egem.data_engine import write_records
+
+    with tqdm(total=config.num, desc="render", unit="view", disable=None) as progress:
+
+        def drawn() -> Iterator[Record]:
+            for records in _chunks(config):
+                yield from records
+                progress.update(len({record.group for record in records}))
+
+        return write_records(drawn(), out)
+
+
+def _check(config: RenderConfig) -> None:
+    from egem.data_engine.skills import SKILLS
+    from egem.worlds.tabletop import CAMERAS, SPLITS
+
+    for name, value in (("num", config.num), ("questions", config.questions), ("size", min(config.size))):
+        if value < 1:
+            raise ConfigError(f"--{name} is {value}; it must be at least 1.")
+    for kind, given, known in (
+        ("split", (config.split,), SPLITS),
+        ("camera", config.cameras, CAMERAS),
+        ("skill", config.skills, SKILLS),
+    ):
+        for name in given:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+
+
+def _chunks(config: RenderConfig) -> Iterator[Sequence[Record]]:
+    workers = min(config.workers or os.cpu_count() or 1, -(-config.num // CHUNK))
+    starts = range(0, config.num, CHUNK)
+    if workers <= 1:
+        for start in starts:
+            yield draw_and_ask(config, start, min(CHUNK, config.num - start))
+        return
+    # Spawned, not forked: neither torch's threads nor a GL context survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting = [pool.submit(draw_and_ask, config, s, min(CHUNK, config.num - s)) for s in starts]
+        for future in waiting:
+            yield future.result()
+
+
+def draw_and_ask(config: RenderConfig, start: int, num: int) -> list[Record]:
+    """The records of views `start` to `start + num`: what one worker does."""
+    from egem.data_engine import ask
+    from egem.worlds.tabletop import scenes
+
+    records = []
+    drawn = scenes(
+        config.seed, num, start=start, size=config.size, split=config.split, cameras=config.cameras
+    )
+    for index, scene in enumerate(drawn, start):
+        rng = np.random.default_rng([config.seed, index])
+        skills = config.skills or None
+        records += ask(scene, rng, num_questions=config.questions, skills=skills)
+    return records

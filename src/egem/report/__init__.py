@@ -1,0 +1,1 @@
+"""Pictures and pages: depth panels, curves, point clouds, one self-contained HTML page per run."""

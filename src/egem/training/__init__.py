@@ -1,0 +1,1 @@
+"""Losses become a checkpoint: configuration, optimizer, saved state, metrics and the one loop."""

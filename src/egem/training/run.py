@@ -1,0 +1,134 @@
+"""The run folder: who may write to it, what it stores besides checkpoints and metrics, where the model is.
+
+```
+config.json  trainable-<stage>.json  metrics.jsonl  quarantine.jsonl
+model -> model-<stage>    the checkpoint folder after the latest finished stage (at first model-initial)
+last -> checkpoints/step-N
+```
+"""
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from egem.core.errors import ConfigError
+from egem.core.files import disk_errors_named
+from egem.models.gem import GEM
+from egem.models.presets import build
+from egem.training.checkpoints import find_latest, point_to, remove_after
+from egem.training.config import CONFIG_FILE, TrainConfig, check_same_run, load_run
+from egem.training.distributed import World, from_first, wait_for_all
+
+logger = logging.getLogger(__name__)
+
+MODEL_LINK = "model"
+INITIAL = "initial"
+_LOCK_FILE = ".lock"
+
+
+@contextmanager
+def claim_run(run: Path, world: World) -> Iterator[None]:
+    """Create the folder if need be, and keep other training processes out of it.
+
+    The lock vanishes with the process, however it ends.
+
+    Raises:
+        ConfigError: another process is training there.
+        EgemError: the folder cannot be written.
+    """
+    if not world.is_first:
+        yield
+        return
+    with disk_errors_named(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = (run / _LOCK_FILE).open("w")
+    with lock:
+        try:
+            # A record lock, because children that outlive a killed trainer would inherit the other kind.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another process is training in {run}; wait for it, stop it, or choose another run folder."
+            ) from None
+        yield
+
+
+def reconcile(config: TrainConfig, world: World, *, resume: bool) -> TrainConfig:
+    """The configuration to train with: as given, or as the run that is resumed has it.
+
+    A run exists once its configuration is stored, which happens when everything else is in place; remains of
+    an earlier start are removed.
+
+    Raises:
+        ConfigError: the folder holds a run already, or one with another configuration.
+    """
+    if not (config.run / CONFIG_FILE).exists():
+        if world.is_first:
+            (config.run / MODEL_LINK).unlink(missing_ok=True)
+            remove_models(config.run)
+        wait_for_all(world)
+        return config
+    if not resume:
+        raise ConfigError(
+            f"{config.run} holds a run already; go on with it (egem train --resume {config.run}), "
+            "or choose another run folder."
+        )
+    return check_same_run(config, load_run(config.run))
+
+
+def latest_checkpoint(run: Path, world: World) -> Path | None:
+    """The checkpoint to go on from, the same on every process; later remains of a crash are removed.
+
+    Raises:
+        CheckpointError: there are checkpoints, all of them damaged.
+    """
+    step = -1
+    if world.is_first:
+        found = find_latest(run)
+        step = -1 if found is None else int(found.name.removeprefix("step-"))
+        remove_after(run, step)
+    step = from_first(step, world)
+    return None if step < 0 else run / "checkpoints" / f"step-{step}"
+
+
+def load_model(config: TrainConfig, world: World) -> GEM:
+    """The run's model on the CPU: from the run folder if it is there already, else from preset or checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint folder is not whole or of another preset.
+        ConfigError: no such preset.
+    """
+    stored = config.run / MODEL_LINK
+    if stored.exists():
+        return GEM.from_pretrained(stored)
+    if config.checkpoint is None:
+        assert config.preset is not None
+        return build(config.preset, seed=config.seed)
+    from egem.models.pretrained import load
+
+    return load(config.checkpoint, preset=config.preset)
+
+
+def export_model(model: GEM, run: Path, name: str, world: World) -> None:
+    """Write `model-<name>` and let `model` lead to it; the one before it is removed afterwards.
+
+    Does nothing but the missing parts if a crash interrupted an earlier call.
+    """
+    folder = run / f"{MODEL_LINK}-{name}"
+    if world.is_first:
+        if not folder.exists():
+            model.save_pretrained(folder)
+        point_to(run / MODEL_LINK, folder)
+        remove_models(run, but=folder)
+        logger.info("model saved as %s", run / MODEL_LINK)
+    wait_for_all(world)
+
+
+def remove_models(run: Path, *, but: Path | None = None) -> None:
+    """Remove the exported models of a run, all `but` one."""
+    for folder in run.glob(f"{MODEL_LINK}-*"):
+        if folder != but:
+            shutil.rmtree(folder, ignore_errors=True)

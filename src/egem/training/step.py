@@ -1,0 +1,137 @@
+"""One optimizer step's gradient: forward and backward over its micro-batches, normalised globally."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from egem.batch import IGNORE_LABEL, Batch
+from egem.models.gem import GEM
+from egem.training.config import StageConfig
+from egem.training.distributed import World, sum_over_ranks
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Seconds spent in each part of a step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Add the block's wall time to `name`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLosses:
+    """A step's losses over all processes, and what it was computed from here."""
+
+    total: float
+    """The weighted sum that was differentiated."""
+    language: float | None
+    """Cross entropy per supervised token; None if not computed or without a token."""
+    depth: float | None
+    """Flow-matching loss per depth map; None if not computed or without a map."""
+    num_tokens: int
+    """Tokens of all processes, padding excluded."""
+    num_samples: int
+    """Samples of all processes."""
+
+
+def draw_seed(seed: int, stage: str, step: int, index: int) -> int:
+    """Seed of one forward pass: nothing that happened before it matters.
+
+    Args:
+        seed: of the run.
+        stage: its name.
+        step: of the stage.
+        index: which forward pass of the step, counted over all processes.
+    """
+    text = f"{seed}/{stage}/{step}/{index}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def count_targets(model: GEM, batch: Batch) -> tuple[int, int]:
+    """Supervised tokens and depth maps with a reading: the counts that the model's `Losses` will state.
+
+    They are needed before the first backward pass of a step, so that each sum can be divided by the count of
+    the whole step.
+    """
+    supervised = batch.labels[:, 1:] != IGNORE_LABEL
+    same_segment = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
+    num_maps = 0
+    for targets in batch.depth:
+        readable = model.depth_codec.latent_weight(targets.valid).flatten(1).any(dim=1)
+        num_maps += int((readable & (targets.weight > 0)).sum())
+    return int((supervised & same_segment).sum()), num_maps
+
+
+def accumulate_gradient(
+    model: GEM,
+    batches: Sequence[Batch],
+    *,
+    stage: StageConfig,
+    seeds: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    world: World,
+    clock: Clock,
+) -> StepLosses:
+    """Add the gradient of the step's loss to the parameters' `.grad` (this process's part of it).
+
+    The loss is `language_weight * sum of language / tokens + depth_weight * sum of depth / maps`, with sums
+    and counts over all micro-batches of all processes, so how a batch is cut up never changes it.
+
+    Args:
+        model: in the mode its stage needs.
+        batches: this process's micro-batches.
+        stage: its weights; a weight of 0 leaves that loss out altogether.
+        seeds: one per micro-batch.
+        device: where the model is.
+        dtype: of the computation; below float32 it runs under autocast.
+        world: for the global counts.
+        clock: gets "forward" and "backward".
+    """
+    language, depth = stage.language_weight > 0, stage.depth_weight > 0
+    counts = torch.tensor([count_targets(model, batch) for batch in batches], dtype=torch.float64).sum(0)
+    num_tokens = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
+    sizes = [float(num_tokens), float(sum(batch.input_ids.shape[0] for batch in batches))]
+    totals = sum_over_ranks(torch.cat([counts, torch.tensor(sizes, dtype=torch.float64)]), world).tolist()
+    language_scale = stage.language_weight / max(1.0, totals[0]) if language else 0.0
+    depth_scale = stage.depth_weight / max(1.0, totals[1]) if depth else 0.0
+
+    sums, seen = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for batch, seed in zip(batches, seeds, strict=True):
+        with clock.time("forward"):
+            # The global generator too: a layer that draws from it (dropout) must not depend on the past.
+            torch.manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                losses = model(batch.to(device), language=language, depth=depth, generator=generator)
+            loss = language_scale * losses.language_sum + depth_scale * losses.depth_sum
+        with clock.time("backward"):
+            if loss.requires_grad:
+                loss.backward()
+        sums += torch.stack([losses.language_sum, losses.depth_sum]).detach().double().cpu()
+        seen += torch.stack([losses.language_count.double(), losses.depth_count.double()]).detach().cpu()
+    expected = counts * torch.tensor([language, depth])
+    if not torch.equal(seen, expected):
+        raise RuntimeError(f"the model counted {seen.tolist()} targets, {expected.tolist()} were announced.")
+    sum_over_ranks(sums, world)
+    return StepLosses(
+        total=float(sums[0]) * language_scale + float(sums[1]) * depth_scale,
+        language=_mean(float(sums[0]), totals[0]) if language else None,
+        depth=_mean(float(sums[1]), totals[1]) if depth else None,
+        num_tokens=int(totals[2]),
+        num_samples=int(totals[3]),
+    )
+
+
+def _mean(total: float, count: float) -> float | None:
+    return total / count if count > 0 else None

@@ -1,0 +1,1 @@
+"""Simulated worlds: they give scenes, and know nothing of questions or models."""
