@@ -78,19 +78,18 @@ def test_ten_kills_at_random_moments(uninterrupted, tmp_path):
         # Some steps further than the last time (or none: while it starts), then anywhere inside a step.
         wait_for_steps(config.run, child, before + rng.choice((0, 1, 2, 3, 4)))
         child.join(rng.uniform(0, 0.15))
-        if child.is_alive():
-            child.kill()
-            child.join(SECONDS)
-            assert child.exitcode == -signal.SIGKILL
-            kills += 1
-            if (config.run / METRICS_FILE).exists():
-                died_at.add(len(read_metrics(config.run)))
-            if (found := find_latest(config.run)) is not None:
-                assert find_damage(found) is None
+        child.kill()
+        child.join(SECONDS)
+        if child.exitcode == 0:  # It was faster than the kill: begin again.
+            assert numbers(config.run) == numbers(uninterrupted.run)
+            shutil.rmtree(config.run)
             continue
-        assert child.exitcode == 0
-        assert numbers(config.run) == numbers(uninterrupted.run)
-        shutil.rmtree(config.run)
+        assert child.exitcode == -signal.SIGKILL
+        kills += 1
+        if (config.run / METRICS_FILE).exists():
+            died_at.add(len(read_metrics(config.run)))
+        if (found := find_latest(config.run)) is not None:
+            assert find_damage(found) is None
     assert len(died_at) >= 4, "the kills were spread over the run"
     child = start(config, tmp_path)
     child.join(SECONDS)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from egem.core.errors import ConfigError, RecordError
-from egem.data_engine import SKILLS, ask, build, write_records
+from egem.data_engine import ask, build, write_records
+from egem.data_engine.skills import DEFAULT_SKILLS
 from egem.data_engine.symbolic import block_scene
 from egem.media import decode_depth, decode_image
 from egem.records import IMAGE_MARK
@@ -54,7 +55,7 @@ def test_questions_spread_over_skills() -> None:
         for r in ask(block_scene(seed), np.random.default_rng(seed), num_questions=12)
     )
     assert len(counts) >= 24
-    assert max(counts.values()) <= 3.5 * np.median([counts[name] for name in SKILLS])
+    assert max(counts.values()) <= 3.5 * np.median([counts[name] for name in DEFAULT_SKILLS])
 
 
 def test_skills_can_be_chosen_and_unknown_ones_are_named() -> None:

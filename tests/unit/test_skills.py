@@ -10,7 +10,7 @@ import pytest
 
 from egem.blind import blind_scores
 from egem.data_engine import SKILLS, ask, skills
-from egem.data_engine.skills import free_space, point_depth, trajectory, viewpoint
+from egem.data_engine.skills import DEFAULT_SKILLS, free_space, point_depth, trajectory, viewpoint
 from egem.data_engine.skills.containment import on_table
 from egem.data_engine.symbolic import block_scene, question_corpus
 from egem.data_engine.view import View
@@ -30,7 +30,7 @@ def groups() -> list[tuple[Scene, list[Record]]]:
 
 @pytest.fixture(scope="module")
 def by_skill(groups: list[tuple[Scene, list[Record]]]) -> dict[str, list[tuple[Scene, Record]]]:
-    found: dict[str, list[tuple[Scene, Record]]] = {name: [] for name in SKILLS}
+    found: dict[str, list[tuple[Scene, Record]]] = {name: [] for name in DEFAULT_SKILLS}
     for scene, records in groups:
         for record in records:
             found[record.skill].append((scene, record))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from egem.core.errors import unknown_name
-from egem.data_engine.skills import SKILLS, Question, Skill
+from egem.data_engine.skills import DEFAULT_SKILLS, SKILLS, Question, Skill
 from egem.data_engine.skills.skill import applies
 from egem.data_engine.view import View
 from egem.media import check_depth, encode_depth, encode_png
@@ -34,7 +34,7 @@ def ask(
         scene: what to ask about.
         rng: the only source of chance: equal states give equal records.
         num_questions: fewer come back where the scene has not so many unambiguous things to ask.
-        skills: names of the skills to use; all if None.
+        skills: names of the skills to use; `DEFAULT_SKILLS` if None.
         image: the scene's image as encoded already; PNG is made of it if None.
 
     Raises:
@@ -74,7 +74,7 @@ def ask(
 
 
 def chosen(names: Sequence[str] | None) -> list[Skill]:
-    """The skills of these names; all if None.
+    """The skills of these names; `DEFAULT_SKILLS` if None.
 
     Raises:
         ConfigError: a name is in no table; the nearest one is suggested.
@@ -82,7 +82,7 @@ def chosen(names: Sequence[str] | None) -> list[Skill]:
     for name in names or ():
         if name not in SKILLS:
             raise unknown_name("skill", name, SKILLS)
-    return [SKILLS[name] for name in (SKILLS if names is None else names)]
+    return [SKILLS[name] for name in (DEFAULT_SKILLS if names is None else names)]
 
 
 def _questions(

@@ -37,7 +37,7 @@ class RenderConfig:
     questions: int = 12
     """Questions about each view."""
     skills: tuple[str, ...] = ()
-    """Skills to ask about; all of them if empty."""
+    """Skills to ask about; if empty, all but those that only describe the picture."""
     workers: int = 0
     """Processes; 0 means one per processor."""
 

@@ -7,6 +7,7 @@ from egem.data_engine.skills import (
     affordance,
     containment,
     counting,
+    describing,
     distance,
     free_space,
     planning,
@@ -138,7 +139,24 @@ _PLANNING = (
     ),
 )
 
-SKILLS: dict[str, Skill] = {skill.name: skill for skill in (*_GROUNDING, *_SPATIAL, *_PLANNING)}
+_DESCRIBING = (
+    Skill(name="caption", category="grounding", needs=("masks",), ask=describing.caption, on_request=True),
+    Skill(
+        name="layout",
+        category="grounding",
+        needs=("masks", "metric", "camera", "support"),
+        ask=describing.layout,
+        on_request=True,
+    ),
+    Skill(name="is_there", category="grounding", needs=("masks",), ask=describing.is_there, on_request=True),
+    Skill(name="color_of", category="grounding", needs=("masks",), ask=describing.color_of, on_request=True),
+    Skill(name="shape_of", category="grounding", needs=("masks",), ask=describing.shape_of, on_request=True),
+)
+
+SKILLS: dict[str, Skill] = {skill.name: skill for skill in (*_GROUNDING, *_SPATIAL, *_PLANNING, *_DESCRIBING)}
 """Name to skill."""
 
-__all__ = ["SKILLS", "Need", "Question", "Skill"]
+DEFAULT_SKILLS: tuple[str, ...] = tuple(name for name, skill in SKILLS.items() if not skill.on_request)
+"""What is asked where no skill is named."""
+
+__all__ = ["DEFAULT_SKILLS", "SKILLS", "Need", "Question", "Skill"]

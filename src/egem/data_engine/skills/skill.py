@@ -41,6 +41,8 @@ class Skill:
     """None = refused: this view has nothing unambiguous to ask, or asking would unbalance the answers."""
     weight: float = 1.0
     """How early it is tried among the others; above 1 for skills that are often refused."""
+    on_request: bool = False
+    """Asked only where it is named: it describes the picture, which is what comes before these questions."""
 
 
 def applies(skill: Skill, view: View) -> bool:
