@@ -276,8 +276,7 @@ def to_row(record: Record) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any]) -> Record:
-    """The inverse of `to_row`; rows written by other tools with the same columns work too."""
-    answer = row["answer"]
+    """The inverse of `to_row`; rows written by other tools, or read without some columns, work too."""
     timestamps = row.get("timestamps")
     return Record(
         id=row["id"],
@@ -290,17 +289,22 @@ def from_row(row: dict[str, Any]) -> Record:
         depths=tuple(None if d is None else _depth_file(d) for d in row.get("depths") or ()),
         intrinsics=tuple(None if c is None else Intrinsics(**c) for c in row.get("intrinsics") or ()),
         messages=tuple(Message(**message) for message in row["messages"]),
-        answer=Answer(
-            kind=answer["kind"],
-            text=answer["text"],
-            choices=tuple(answer["choices"] or ()),
-            number=answer["number"],
-            unit=answer["unit"],
-            points=tuple((x, y) for x, y in answer["points"] or ()),
-            box=None if answer["box"] is None else tuple(answer["box"]),
-            region=None if answer["region"] is None else _image_file(answer["region"]),
-        ),
-        meta=json.loads(row["meta"]),
+        answer=_answer(row["answer"]),
+        meta=json.loads(row.get("meta") or "{}"),
+    )
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    box, region = row.get("box"), row.get("region")
+    return Answer(
+        kind=row["kind"],
+        text=row["text"],
+        choices=tuple(row.get("choices") or ()),
+        number=row.get("number"),
+        unit=row.get("unit"),
+        points=tuple((x, y) for x, y in row.get("points") or ()),
+        box=None if box is None else tuple(box),
+        region=None if region is None else _image_file(region),
     )
 
 
