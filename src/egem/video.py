@@ -29,12 +29,17 @@ def read_frames(path: Path, *, num: int) -> tuple[list[UInt8[np.ndarray, "height
     times = _frame_times(path)
     wanted = np.unique(np.linspace(0, len(times) - 1, num).round().astype(int)).tolist()
     frames = {}
-    with _opened(path) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
-                frames[index] = frame.to_ndarray(format="rgb24")
-            if index == wanted[-1]:
-                break
+    try:
+        with _opened(path) as container:
+            for index, frame in enumerate(container.decode(video=0)):
+                if index in wanted:
+                    frames[index] = frame.to_ndarray(format="rgb24")
+                if index == wanted[-1]:
+                    break
+    except av.error.FFmpegError as error:
+        raise _unreadable(path, error) from error
+    if len(frames) < len(wanted):
+        raise _unreadable(path, f"it ends before frame {wanted[len(frames)] + 1} of {len(times)}")
     return [frames[index] for index in wanted], [times[index] for index in wanted]
 
 

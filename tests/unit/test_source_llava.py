@@ -11,7 +11,7 @@ from PIL import Image
 
 from egem.core.errors import ConfigError, RecordError
 from egem.data_engine import ImportOptions, import_source
-from egem.data_engine.sources.llava import read_answer
+from egem.data_engine.sources.coordinates import read_answer
 from egem.media import decode_depth, decode_image
 from egem.records import Record
 from egem.shards import iterate_records
@@ -46,7 +46,7 @@ def test_one_image(folder: Path) -> None:
     (record,) = load(folder, [row("<image>\nWhat?", "A mug.", image="a.png", id=7)])
     assert record.skill == "conversation"
     assert record.category == "spatial"
-    assert record.meta == {"row": "7"}
+    assert record.meta == {"file": "rows.json", "row": 1, "id": 7}
     assert [m.content for m in record.messages] == ["<image>\nWhat?", "A mug."]
     assert record.answer.kind == "text"
     assert record.images[0].data == (folder / "images" / "a.png").read_bytes()
@@ -144,7 +144,7 @@ def test_answers_that_are_coordinates() -> None:
         (row("<image>?", "[9, 9, 5, 5]", image="a.png"), r"box \(9, 9, 5, 5\) is not left < right"),
         (row("<image>?", "x", image="none.png"), "none.png cannot be read: No such file"),
         (row("<image>?", "x", image="broken.png"), "broken.png cannot be decoded"),
-        (row("<video>?", "x", video="broken.png"), "the video .*broken.png cannot be read"),
+        (row("<video>?", "x", video="broken.png"), "video .*broken.png cannot be read"),
         (row("<image>?", "x", image="a.png", video="v.mp4"), "images and videos in one row"),
         (row("<image>?", "x", image=3), "'image' must be a path or a list of paths"),
         ({"conversations": [], "image": "a.png"}, "'conversations' is empty"),
@@ -175,7 +175,7 @@ def test_bad_lines_of_jsonl_can_be_put_aside(folder: Path) -> None:
     (folder / "rows.jsonl").write_text("\n".join([good, "{broken", good, good]))
     import_source("llava", folder / "rows.jsonl", folder / "out", ImportOptions(max_bad_fraction=0.25))
     assert len(list(iterate_records(folder / "out"))) == 3
-    assert "row 2: not valid JSON" in (folder / "out" / "quarantine.jsonl").read_text()
+    assert "line 2: not valid JSON" in (folder / "out" / "quarantine.jsonl").read_text()
 
 
 def test_input_without_rows(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def sources(arguments: list[str]) -> None:
     from egem.data_engine import SOURCES
 
     for name, source in SOURCES.items():
-        print(f"  {name:<12} {source.description}")
+        print(f"  {name:<12} {', '.join(source.categories)}: {source.description}")
+        print(f"{'':<15}licence: {source.licence}")
+        print(f"{'':<15}holds:   {source.layout}")
 
 
 def stats(arguments: list[str]) -> None:

@@ -12,7 +12,7 @@ from egem.data_engine.ask import chosen
 from egem.data_engine.build import write_records
 from egem.data_engine.sources import SOURCES, ImportOptions, Row
 from egem.data_engine.statistics import QUARANTINE
-from egem.records import Record
+from egem.records import Record, validate
 from egem.shards import Manifest
 
 SETTLED_ROWS = 200
@@ -67,10 +67,10 @@ def _check(path: Path, options: ImportOptions) -> None:
 def _records(
     rows: Iterator[Row], max_bad_fraction: float, quarantine: list[tuple[str, str]]
 ) -> Iterator[Record]:
-    seen = 0
+    seen, empty = 0, 0
     for seen, row in enumerate(rows, 1):
         try:
-            records = row.load()
+            records = _valid(row)
         except RecordError as error:
             if max_bad_fraction == 0:
                 raise
@@ -78,9 +78,23 @@ def _records(
             if seen >= SETTLED_ROWS:
                 _judge(quarantine, seen, max_bad_fraction)
             continue
+        empty += not records
         yield from records
     if quarantine:
         _judge(quarantine, seen, max_bad_fraction)
+    if empty:
+        _LOG.warning("%d of %d rows hold nothing that can be asked without ambiguity", empty, seen)
+
+
+def _valid(row: Row) -> list[Record]:
+    """The records of a row, all of them or none."""
+    records = row.load()
+    for record in records:
+        try:
+            validate(record)
+        except RecordError as error:
+            raise RecordError(f"{row.where}: {error}") from None
+    return records
 
 
 def _judge(quarantine: list[tuple[str, str]], seen: int, max_bad_fraction: float) -> None:

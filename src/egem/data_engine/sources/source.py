@@ -1,8 +1,10 @@
 """What a source is: a reader of somebody's files that yields rows, each of which becomes records or fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,6 +36,8 @@ class ImportOptions:
     """Readings beyond this count as missing."""
     num_frames: int = 8
     """Frames taken from each video, evenly from first to last."""
+    images: Literal["bytes", "path"] = "bytes"
+    """Whether a record holds its image's bytes, or the absolute path of the file (smaller, but not movable)."""
     limit: int | None = None
     """Read no more than this many rows."""
     max_bad_fraction: float = 0.0
@@ -51,14 +55,88 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a row stands; what it becomes is named after that."""
+
+    source: str
+    licence: str
+    """Empty where the rows themselves must state it."""
+    file: Path
+    name: str
+    """The file's path below the input, without its ending."""
+    index: int
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.file}, row {self.index + 1}"
+
+    @property
+    def id(self) -> str:
+        """Of the row's record or, with more of them, their group."""
+        return f"{self.source}/{self.name}/{self.index:07d}"
+
+    def meta(self, **more: Any) -> dict[str, Any]:
+        """Licence and provenance, and what else is worth keeping; None is left out."""
+        found = {"licence": self.licence or None, "file": self.file.name, "row": self.index + 1, **more}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """One kind of input."""
 
     name: str
+    categories: tuple[Category, ...]
     description: str
     """One line for `egem data sources`."""
+    licence: str
+    """As its publisher states it."""
+    layout: str
+    """What the input must hold."""
     rows: Callable[[Path, ImportOptions], Iterator[Row]]
     """Raises ConfigError or RecordError when the input as a whole cannot be read."""
+
+
+def file_rows(
+    files: Iterable[Path],
+    read: Callable[[Path], Iterator[Any]],
+    load: Callable[[Any, Place], list[Record]],
+    *,
+    root: Path,
+    source: str,
+    licence: str,
+) -> Iterator[Row]:
+    """A row for each value of each file; a file that cannot be read on becomes one bad row.
+
+    Args:
+        files: in order.
+        read: gives the values of a file; a value that is a `RecordError` is a bad row.
+        load: makes the records of a value; raises RecordError.
+        root: folder of the input, which names are relative to.
+        source: the source's name.
+        licence: its licence.
+    """
+    for file in files:
+        inside = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+        name = inside.with_suffix("").as_posix()
+        index = -1
+        try:
+            for index, value in enumerate(read(file)):
+                place = Place(source=source, licence=licence, file=file, name=name, index=index)
+                yield Row(where=place.where, load=partial(_loaded, value, place, load))
+        except RecordError as error:
+            yield Row(where=f"{file}, after row {index + 1}", load=partial(_fail, error))
+
+
+def _loaded(value: Any, place: Place, load: Callable[[Any, Place], list[Record]]) -> list[Record]:
+    if isinstance(value, RecordError):
+        raise value
+    return load(value, place)
+
+
+def _fail(error: RecordError) -> list[Record]:
+    raise error
 
 
 def same_size(image: np.ndarray, depth: np.ndarray, where: str) -> None:
