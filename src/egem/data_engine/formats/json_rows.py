@@ -11,6 +11,7 @@ from egem.core.errors import RecordError
 _CHUNK = 1 << 20
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
+_NUMBER = "+-.eE0123456789"
 
 
 def read_json_rows(path: Path) -> Iterator[Any]:
@@ -76,7 +77,10 @@ def _lines(file: TextIOBase, path: Path) -> Iterator[Any]:
 
 def _elements(file: TextIOBase, path: Path) -> Iterator[Any]:
     """Elements of a list, parsed from a buffer that is refilled when an element does not end inside it."""
-    buffer, position, row = file.read(_CHUNK).lstrip(_SPACE)[1:], 0, 0
+    buffer, position, row = "", 0, 0
+    while not buffer.startswith("["):
+        buffer = file.read(_CHUNK).lstrip(_SPACE)
+    buffer = buffer[1:]
     separator = ""
     while True:
         position, character = _skip_space(buffer, position)
@@ -87,7 +91,9 @@ def _elements(file: TextIOBase, path: Path) -> Iterator[Any]:
                     f"{path} is not valid JSON: it is truncated after row {row}; copy it again."
                 )
             continue
-        if character == "]":
+        if character == "]" and (separator or not row):
+            if (buffer[position + 1 :] + file.read()).strip(_SPACE):
+                raise RecordError(f"{path} is not valid JSON: more follows its list of {row} rows.")
             return
         if separator and character != separator:
             raise RecordError(
@@ -108,7 +114,7 @@ def _element(file: TextIOBase, buffer: str, position: int, path: Path, row: int)
         try:
             value, end = _DECODER.raw_decode(buffer, position)
             # A number at the buffer's end may go on in the next chunk.
-            if end < len(buffer) or not isinstance(value, int | float):
+            if not isinstance(value, int | float) or buffer[end:].lstrip(_NUMBER):
                 return value, buffer, end
             problem = "its list does not end"
         except json.JSONDecodeError as error:

@@ -25,7 +25,7 @@ from egem.data_engine.formats.crc32c import masked_crc32c
 MAX_RECORD_BYTES = 2 << 30
 """protobuf's own limit; a longer frame is a damaged length."""
 
-Feature = list[bytes] | Float[np.ndarray, "value"] | Int[np.ndarray, "value"]
+Feature = list[bytes] | Float[np.ndarray, "_"] | Int[np.ndarray, "_"]
 """What a feature holds: byte strings, float32 or int64."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -142,17 +142,17 @@ def _feature(message: memoryview) -> Feature:
     """The last set member of the oneof counts, as protobuf says; none is an empty list of bytes."""
     found: Feature = []
     for number, value in _fields(message):
-        items = _fields(_message(value))
+        if number not in (1, 2, 3):
+            continue
+        items = [item for n, item in _fields(_message(value)) if n == 1]
         if number == 1:
-            found = [bytes(_message(item)) for n, item in items if n == 1]
-        elif number == 2:
-            found = _floats([item for n, item in items if n == 1])
-        elif number == 3:
-            found = _integers([item for n, item in items if n == 1])
+            found = [bytes(_message(item)) for item in items]
+        else:
+            found = _floats(items) if number == 2 else _integers(items)
     return found
 
 
-def _floats(items: list["int | memoryview"]) -> Float[np.ndarray, "value"]:
+def _floats(items: list["int | memoryview"]) -> Float[np.ndarray, "_"]:
     """Packed runs, or single values (`[packed = true]` is a writer's choice, a reader takes both)."""
     runs = [
         np.array([item], "<u4").view("<f4") if isinstance(item, int) else np.frombuffer(item, "<f4")
@@ -161,7 +161,7 @@ def _floats(items: list["int | memoryview"]) -> Float[np.ndarray, "value"]:
     return np.concatenate(runs).astype(np.float32) if runs else np.zeros(0, np.float32)
 
 
-def _integers(items: list["int | memoryview"]) -> Int[np.ndarray, "value"]:
+def _integers(items: list["int | memoryview"]) -> Int[np.ndarray, "_"]:
     runs = [[item] if isinstance(item, int) else _varints(item) for item in items]
     values = np.array([value for run in runs for value in run], np.uint64)
     return values.view(np.int64)

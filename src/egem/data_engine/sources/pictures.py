@@ -170,7 +170,7 @@ def _resized(path: Path, size: tuple[int, int], where: str) -> bytes:
     return buffer.getvalue()
 
 
-def _probe(file: io.BufferedIOBase, name: str) -> tuple[int, int, str]:
+def _probe(file: io.BytesIO | io.BufferedReader, name: str) -> tuple[int, int, str]:
     """Width, height and mode from the header; the end of the file must be there."""
     try:
         image = Image.open(file, formats=_FORMATS)
@@ -191,7 +191,7 @@ def _probe(file: io.BufferedIOBase, name: str) -> tuple[int, int, str]:
     return (height, width, mode) if orientation in _TURNED else (width, height, mode)
 
 
-def _complete(file: io.BufferedIOBase, kind: str) -> bool:
+def _complete(file: io.BytesIO | io.BufferedReader, kind: str) -> bool:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TAIL))
     tail = file.read()
