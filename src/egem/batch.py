@@ -4,6 +4,7 @@
 takes; `Losses` is what it returns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,14 +20,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DepthMap:
-    """The encoded depth of one image of a sample, as the depth codec sees it."""
+    """The depth of one image of a sample: what the depth codec sees, or what it made of that."""
 
     image_index: int
     """Which image of the sample (or, after collation, of the batch) it belongs to."""
-    pixels: Float[Tensor, "channel height width"]
+    pixels: Float[Tensor, "channel height width"] | None = None
     """Encoded depth in [-1, 1] (see `egem.data.depth`); missing readings are filled, never trusted."""
-    valid: Bool[Tensor, "height width"]
-    """True where a reading exists; nothing else enters a loss."""
+    latents: Float[Tensor, "latent_channel latent_height latent_width"] | None = None
+    """Instead of `pixels`: the codec's latents of them, computed before (see `egem.data.latents`)."""
+    valid: Bool[Tensor, "*place"]
+    """True where a reading exists, nothing else enters a loss: (height, width) of `pixels`, or (weight_channel,
+    latent_height, latent_width) of `latents`."""
+
+    def __post_init__(self) -> None:
+        _require_one_kind(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,36 +55,75 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DepthTargets:
-    """Depth maps of one size, to be generated in one call of the depth head."""
+    """Depth maps of one size, to be generated in one call of the depth head; see `DepthMap`."""
 
-    pixels: Float[Tensor, "depth_image channel height width"]
-    valid: Bool[Tensor, "depth_image height width"]
+    pixels: Float[Tensor, "depth_image channel height width"] | None = None
+    latents: Float[Tensor, "depth_image latent_channel latent_height latent_width"] | None = None
+    valid: Bool[Tensor, "depth_image *place"]
     image_index: Int[Tensor, "depth_image"]
     """Row of `Batch.image_grid` whose visual tokens are the condition."""
     weight: Float[Tensor, "depth_image"]
     """1, or 0 for the placeholder of a batch without depth (every rank always runs the head)."""
 
+    def __post_init__(self) -> None:
+        _require_one_kind(self)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Several samples, right-padded to one length (a row may later hold several packed samples)."""
+    """Several samples: one to a row, padded on the right, or several packed into each row."""
 
     record_ids: tuple[str, ...]
     input_ids: Int[Tensor, "sample token"]
     labels: Int[Tensor, "sample token"]
     position_ids: Int[Tensor, "3 sample token"]
     segment_ids: Int[Tensor, "sample token"]
-    """0 = padding; tokens see only earlier tokens of their own segment."""
+    """1, 2, ... = the samples of a row in turn, 0 = padding; tokens see only earlier tokens of their segment."""
     patches: Float[Tensor, "patch patch_dim"]
     image_grid: Int[Tensor, "image 3"]
-    """Stays on the CPU: sizes are read from it without waiting for an accelerator."""
     depth: tuple[DepthTargets, ...]
     """One entry per depth map size; never empty."""
+    row_images: tuple[int, ...] = ()
+    """Images of each row, for `rows`."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The batch on another device, `image_grid` excepted."""
-        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self) if f.name != "image_grid"}
+        """The batch on another device, but for what `_ON_HOST` names."""
+        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self) if f.name not in _ON_HOST}
         return replace(self, **moved)
+
+    def rows(self) -> "tuple[Batch, ...]":
+        """Each row as a batch of its own, so that memory is that of one row.
+
+        Sums of losses over them are those of the whole; every one but `record_ids` is cut, which name them all.
+        """
+        if len(self.input_ids) == 1:
+            return (self,)
+        sizes = self.image_grid.prod(dim=1).tolist()
+        cut: list[Batch] = []
+        first_image = first_patch = 0
+        for row, num_images in enumerate(self.row_images):
+            length = int((self.segment_ids[row] > 0).sum())
+            end_image = first_image + num_images
+            end_patch = first_patch + sum(sizes[first_image:end_image])
+            cut.append(
+                replace(
+                    self,
+                    input_ids=self.input_ids[row : row + 1, :length],
+                    labels=self.labels[row : row + 1, :length],
+                    position_ids=self.position_ids[:, row : row + 1, :length],
+                    segment_ids=self.segment_ids[row : row + 1, :length],
+                    patches=self.patches[first_patch:end_patch],
+                    image_grid=self.image_grid[first_image:end_image],
+                    depth=_depth_of_images(self.depth, first_image, end_image),
+                    row_images=(num_images,),
+                )
+            )
+            first_image, first_patch = end_image, end_patch
+        return tuple(cut)
+
+
+_ON_HOST = frozenset({"labels", "segment_ids", "image_grid"})
+"""Stay on the CPU: what to compute is read from them, for which an accelerator would have to be waited for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,9 +139,40 @@ class Losses:
     """Number of depth maps with at least one valid reading."""
 
 
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on another device; from the CPU to a GPU by way of pinned memory, which nobody waits for."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu" and tensor.numel() > 0:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def _depth_of_images(depth: tuple[DepthTargets, ...], first: int, end: int) -> tuple[DepthTargets, ...]:
+    """The maps of images `first` to `end - 1`, or one map of weight 0."""
+    found = []
+    for targets in depth:
+        inside = (targets.image_index >= first) & (targets.image_index < end) & (targets.weight > 0)
+        if bool(inside.any()):
+            chosen = _map_tensors(targets, lambda tensor, inside=inside: tensor[inside])
+            found.append(replace(chosen, image_index=chosen.image_index - first))
+    if found:
+        return tuple(found)
+    one = _map_tensors(depth[0], lambda tensor: tensor[:1])
+    return (replace(one, image_index=torch.zeros_like(one.image_index), weight=torch.zeros_like(one.weight)),)
+
+
+def _map_tensors(targets: DepthTargets, function: Callable[[Tensor], Tensor]) -> DepthTargets:
+    values = {f.name: getattr(targets, f.name) for f in fields(targets)}
+    return replace(targets, **{name: function(v) for name, v in values.items() if isinstance(v, Tensor)})
+
+
+def _require_one_kind(depth: DepthMap | DepthTargets) -> None:
+    if (depth.pixels is None) == (depth.latents is None):
+        raise ValueError("depth is given as pixels or as latents, one of the two.")
+
+
 def _move(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return to_device(value, device)
     if isinstance(value, tuple):
         return tuple(_move(item, device) for item in value)
     if is_dataclass(value) and not isinstance(value, type):

@@ -1,7 +1,6 @@
 """Our forward pass against transformers' own on the same tokens and weights, forward and backward."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from egem.batch import IGNORE_LABEL, Batch
-from egem.models.backbone import Backbone, segment_mask
+from egem.models.backbone import Backbone
 from egem.models.gem import GEM
 
 SIZES = {
@@ -90,66 +89,6 @@ def test_transformers_own_forward_still_works_on_our_modules(
     torch.testing.assert_close(
         original_hidden(model.backbone.qwen, batch), original_hidden(original, batch), rtol=1e-4, atol=1e-5
     )
-
-
-def packed(samples: Sequence[tiny.Sample]) -> Batch:
-    """All samples in one row, each its own segment."""
-    one = tiny.batch_of(samples[:1])
-    return replace(
-        one,
-        input_ids=torch.cat([s.input_ids for s in samples])[None],
-        labels=torch.cat([s.labels for s in samples])[None],
-        position_ids=torch.cat([s.position_ids for s in samples], dim=1)[:, None],
-        segment_ids=torch.cat([torch.full_like(s.input_ids, n + 1) for n, s in enumerate(samples)])[None],
-        patches=torch.cat([s.patches for s in samples]),
-        image_grid=torch.cat([s.image_grid for s in samples]),
-    )
-
-
-def test_packed_rows_equal_padded_rows(model: GEM) -> None:
-    samples = [
-        tiny.random_sample(seed=n, image_sizes=size)
-        for n, size in enumerate([((32, 32),), ((48, 32), (32, 32))])
-    ]
-    together, apart = packed(samples), tiny.batch_of(samples)
-    mask = segment_mask(together.segment_ids)
-    assert mask is not None
-    assert segment_mask(apart.segment_ids) is None
-    torch.testing.assert_close(
-        model.backbone(together)[0], model.backbone(apart)[apart.segment_ids > 0], rtol=1e-4, atol=1e-5
-    )
-    ours, theirs = model(together, depth=False), model(apart, depth=False)
-    assert ours.language_count == theirs.language_count
-    torch.testing.assert_close(ours.language_sum, theirs.language_sum, rtol=1e-5, atol=1e-4)
-
-
-def test_the_first_token_of_a_packed_segment_is_predicted_by_nothing(model: GEM) -> None:
-    samples = [tiny.random_sample(seed=n) for n in range(2)]
-    together = packed([replace(s, labels=s.input_ids) for s in samples])
-    _, count = model.backbone.language_loss(model.backbone(together), together)
-    assert count == sum(len(s.input_ids) - 1 for s in samples)
-
-
-def test_the_dense_mask_equals_plain_causal_attention(model: GEM, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of(SIZES["several images"])
-    cheap = model.backbone(batch)
-    dense = torch.ones(1, 1, *[batch.input_ids.shape[1]] * 2, dtype=torch.bool).tril()
-    monkeypatch.setattr("egem.models.backbone.segment_mask", lambda ids: dense)
-    torch.testing.assert_close(model.backbone(batch), cheap, rtol=1e-4, atol=1e-5)
-
-
-def test_logits_in_chunks_equal_logits_at_once(model: GEM, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of(SIZES["images of other sizes, other order"])
-    results = []
-    for limit in (2**26, 3 * 1024):
-        monkeypatch.setattr("egem.models.backbone._MAX_LOGITS", limit)
-        model.zero_grad()
-        losses = model(batch, depth=False)
-        losses.language_sum.backward()
-        weight = model.backbone.qwen.lm_head.weight
-        assert weight.grad is not None
-        results.append((losses.language_sum.detach(), weight.grad.clone()))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["gem-2b", "gem-8b"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests import tiny
 
-from egem.models.backbone import Backbone, segment_mask
+from egem.models.backbone import Backbone, supervised_targets
 from egem.models.vision import VisionTower
 
 
@@ -56,21 +56,32 @@ def test_padding_changes_nothing(backbone: Backbone) -> None:
     assert torch.equal(backbone(replace(batch, input_ids=ids))[real], backbone(batch)[real])
 
 
-def test_segment_mask() -> None:
-    assert segment_mask(torch.tensor([[1, 1, 0], [1, 1, 1]])) is None
-    mask = segment_mask(torch.tensor([[1, 1, 2, 2, 0]]))
-    assert mask is not None
-    expected = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
-    assert mask[0, 0].int().tolist() == expected
+def test_supervised_targets() -> None:
+    """The first token of a packed segment is predicted by nothing, nor is what stands at padding."""
+    ignored = -100
+    batch = replace(
+        tiny.random_batch(1),
+        input_ids=torch.zeros(2, 5, dtype=torch.long),
+        position_ids=torch.zeros(3, 2, 5, dtype=torch.long),
+        segment_ids=torch.tensor([[1, 1, 1, 2, 2], [1, 1, 0, 0, 0]]),
+        labels=torch.tensor([[5, 6, ignored, 7, 8], [ignored, 9, ignored, ignored, ignored]]),
+    )
+    places, targets = supervised_targets(batch)
+    assert places.tolist() == [0, 3, 5]
+    assert targets.tolist() == [6, 8, 9]
 
 
-def test_logits_exist_only_where_a_label_stands(backbone: Backbone) -> None:
+def test_only_supervised_tokens_are_scored(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = tiny.random_batch(3)
-    rows = []
-    hook = backbone.qwen.lm_head.register_forward_hook(lambda module, args, out: rows.append(out.shape))
+    scored = []
+
+    def spy(states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        scored.append((len(states), len(targets)))
+        return states.sum() + weight.sum()
+
+    monkeypatch.setattr("egem.models.backbone.linear_cross_entropy", spy)
     _, count = backbone.language_loss(backbone(batch), batch)
-    hook.remove()
-    assert rows == [(int(count), 1024)]
+    assert scored == [(int(count), int(count))]
 
 
 def test_nothing_supervised(backbone: Backbone) -> None:

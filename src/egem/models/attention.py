@@ -1,10 +1,17 @@
-"""Attention and normalisation as fast as plain torch allows on a CPU; on other devices, torch's own kernels.
+"""Attention and normalisation as fast as plain torch allows on a CPU; on other devices, fused kernels.
 
 Torch's fused CPU attention has a slow backward pass in bfloat16 (2 to 10 times the explicit products at the
 sizes of small models, measured on AVX512-BF16). So on the CPU short sequences are attended by two matrix
 products and a softmax, causal ones in chunks of queries that skip the future.
+
+Packed sequences never look at each other and cost nothing where they could not: on a GPU in half precision
+one call of a variable-length kernel (FlashAttention's if installed, else torch's own), elsewhere a call each.
 """
 
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +24,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLTextRMSNorm,
     apply_rotary_pos_emb,
 )
+
+from egem.models.segments import Segments
 
 _MAX_LENGTH = 1024
 """Longer sequences go to the fused kernel, which does not keep a square of attention weights."""
@@ -46,9 +55,7 @@ def attend(
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, scale=scale
         )
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    query, key, value = lowered(query), lowered(key), lowered(value)
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, float("-inf"))
     query, key = query * scale, key.transpose(2, 3)
@@ -68,8 +75,100 @@ def attend(
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=2)
 
 
+@torch.compiler.disable
+def attend_segments(
+    query: Float[Tensor, "head token head_dim"],
+    key: Float[Tensor, "key_head token head_dim"],
+    value: Float[Tensor, "key_head token head_dim"],
+    segments: Segments,
+    *,
+    scale: float,
+    causal: bool,
+) -> Float[Tensor, "token head head_dim"]:
+    """Scaled dot-product attention within each of several sequences. Never compiled: lengths always differ.
+
+    Args:
+        query: of all sequences, one after another.
+        key: as many heads as the query, or fewer, each of which serves equally many heads of the query.
+        value: as the key.
+        segments: where the sequences lie.
+        scale: of the products of query and key.
+        causal: a token sees only itself and earlier ones.
+    """
+    query, key, value = lowered(query), lowered(key), lowered(value)
+    kernel = variable_length_kernel(query.device.type, query.dtype)
+    if kernel is not None:
+        return kernel(query, key, value, segments, scale, causal)
+    groups = len(query) // len(key)
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=0), value.repeat_interleave(groups, dim=0)
+    parts = zip(*(states[None].split(segments.lengths, dim=2) for states in (query, key, value)), strict=True)
+    attended = [attend(q, k, v, scale=scale, causal=causal)[0].transpose(0, 1) for q, k, v in parts]
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Segments, float, bool], Tensor]
+"""As `attend_segments`, for heads first in and tokens first out."""
+
+
+@functools.cache
+def variable_length_kernel(device_type: str, dtype: torch.dtype) -> Kernel | None:
+    """The fused kernel for packed sequences, or None where there is none (CPU, float32).
+
+    Args:
+        device_type: `meta` stands for a GPU: memory is planned there.
+        dtype: of query, key and value.
+    """
+    if device_type not in ("cuda", "meta") or dtype not in (torch.float16, torch.bfloat16):
+        return None
+    if device_type == "cuda" and importlib.util.find_spec("flash_attn") is not None:
+        return _flash_attention
+    return _torch_attention
+
+
+def _flash_attention(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, causal: bool
+) -> Tensor:
+    run = importlib.import_module("flash_attn").flash_attn_varlen_func
+    ends, longest = segments.boundaries, segments.longest
+    query, key, value = (states.transpose(0, 1) for states in (query, key, value))
+    return run(query, key, value, ends, ends, longest, longest, softmax_scale=scale, causal=causal)
+
+
+def _torch_attention(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, causal: bool
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends, longest = segments.boundaries, segments.longest
+    window = (-1, 0) if causal else (-1, -1)  # how far back and ahead; -1 is without limit
+    query, key, value = (states.transpose(0, 1) for states in (query, key, value))
+    attended = varlen_attn(
+        query,
+        key,
+        value,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scale,
+        window_size=window,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(attended, Tensor)
+    return attended
+
+
+def lowered(tensor: Tensor) -> Tensor:
+    """In autocast's precision where it is on, as autocast itself does for the operations it knows."""
+    device_type = tensor.device.type
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device_type))
+
+
 class TextAttention(Qwen3VLTextAttention):
-    """Transformers' attention, with `attend` on the CPU."""
+    """Transformers' attention within each packed sequence, and with `attend` on the CPU."""
 
     def forward(
         self,
@@ -77,10 +176,22 @@ class TextAttention(Qwen3VLTextAttention):
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
         past_key_values: Any = None,
+        *,
+        segments: Segments | None = None,
         **others: Any,
     ) -> tuple[Float[Tensor, "sample token hidden"], Tensor | None]:
-        """As the base class; `others` is what transformers passes for other kernels."""
-        if hidden_states.device.type != "cpu" or self.config._attn_implementation != "sdpa":
+        """As the base class.
+
+        Args:
+            hidden_states: of one row if there are segments.
+            position_embeddings: cosine and sine.
+            attention_mask: what may be looked at; None means all earlier tokens.
+            past_key_values: a cache.
+            segments: the sequences in the row, which then need neither mask nor cache.
+            others: what transformers passes for other kernels.
+        """
+        on_cpu = hidden_states.device.type == "cpu" and self.config._attn_implementation == "sdpa"
+        if segments is None and not on_cpu:
             return super().forward(
                 hidden_states, position_embeddings, attention_mask, past_key_values, **others
             )
@@ -89,6 +200,9 @@ class TextAttention(Qwen3VLTextAttention):
         key = self.k_norm(self.k_proj(hidden_states).view(shape)).transpose(1, 2)
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        if segments is not None:
+            attended = attend_segments(query[0], key[0], value[0], segments, scale=self.scaling, causal=True)
+            return self.o_proj(attended.reshape(*hidden_states.shape[:-1], -1)), None
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         groups = self.num_key_value_groups

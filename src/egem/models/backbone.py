@@ -1,7 +1,8 @@
 """Transformers' Qwen3-VL, called so that nothing is computed that is not needed.
 
 Enters: a `Batch`. Leaves: hidden states after the final RMSNorm, from which logits are taken only where a
-label stands, and the image tokens of each image, which are the depth head's condition.
+label stands, and the image tokens of each image, which are the depth head's condition. Padding is dropped
+before the first layer and every sequence attends to itself alone, however the batch is laid out.
 """
 
 from typing import Any
@@ -9,18 +10,16 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention, Qwen3VLTextRMSNorm
 
-from egem.batch import IGNORE_LABEL, Batch
+from egem.batch import IGNORE_LABEL, Batch, to_device
 from egem.models.attention import TextAttention, TextRMSNorm
+from egem.models.blocks import Checkpointing, run_block
+from egem.models.cross_entropy import linear_cross_entropy
+from egem.models.segments import Segments, real_tokens, segments_of
 from egem.models.swap import swap_class
 from egem.models.vision import VisionTower
-
-_MAX_LOGITS = 2**26
-"""Logits held at once (256 MB in float32); more are computed in chunks and again in the backward pass."""
 
 
 class Backbone(nn.Module):
@@ -33,6 +32,7 @@ class Backbone(nn.Module):
     def __init__(self, qwen: Qwen3VLForConditionalGeneration):
         super().__init__()
         self.qwen = qwen
+        self.checkpointing: Checkpointing = "none"
         self._vision = VisionTower(qwen.model.visual)
         for module in qwen.model.language_model.modules():
             if type(module) is Qwen3VLTextAttention:
@@ -51,15 +51,24 @@ class Backbone(nn.Module):
         return self.config.text_config.hidden_size  # pyright: ignore
 
     def forward(self, batch: Batch) -> Float[Tensor, "sample token hidden"]:
-        """Hidden states after the final RMSNorm; those at padding mean nothing."""
-        embeddings, deepstack, positions = self.embed(batch.input_ids, batch.patches, batch.image_grid)
-        return self.run_layers(
+        """Hidden states after the final RMSNorm, 0 at padding."""
+        shape, device = batch.input_ids.shape, batch.input_ids.device
+        ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten(1)
+        real = real_tokens(batch.segment_ids.cpu())
+        if real is not None:
+            real = to_device(real, device)
+            ids, positions = ids[real], positions[:, real]
+        embeddings, deepstack, image_positions = self.embed(ids[None], batch.patches, batch.image_grid)
+        hidden = self.run_layers(
             embeddings,
-            batch.position_ids,
-            attention_mask=segment_mask(batch.segment_ids),
+            positions[:, None],
+            segments=segments_of(batch.segment_ids.cpu(), device),
             deepstack=deepstack,
-            image_positions=positions,
-        )
+            image_positions=image_positions,
+        )[0]
+        if real is not None:
+            hidden = hidden.new_zeros(shape.numel(), hidden.shape[-1]).index_copy(0, real, hidden)
+        return hidden.view(*shape, -1)
 
     def embed(
         self,
@@ -82,7 +91,7 @@ class Backbone(nn.Module):
             weight = 0.0
         else:
             positions = self.image_token_positions(input_ids, image_grid)
-        tokens, deepstack = self._vision(patches, image_grid)
+        tokens, deepstack = self._vision(patches, image_grid, checkpointing=self.checkpointing)
         if weight == 0.0:
             return (
                 embeddings + weight * tokens.sum(),
@@ -98,9 +107,10 @@ class Backbone(nn.Module):
         embeddings: Float[Tensor, "sample token hidden"],
         position_ids: Int[Tensor, "3 sample token"],
         *,
-        attention_mask: Bool[Tensor, "sample 1 token key"] | None,
         deepstack: list[Tensor],
         image_positions: Int[Tensor, "image_token"] | None,
+        segments: Segments | None = None,
+        attention_mask: Bool[Tensor, "sample 1 token key"] | None = None,
         cache: Any = None,
     ) -> Float[Tensor, "sample token hidden"]:
         """The text model's layers and final norm.
@@ -108,17 +118,24 @@ class Backbone(nn.Module):
         Args:
             embeddings: input of the first layer.
             position_ids: time, height and width of each token.
-            attention_mask: True where a token may look; None means all earlier tokens.
             deepstack: added to the image tokens after the first layers, one per layer.
             image_positions: rows of the flattened (sample, token) that are image tokens.
+            segments: sequences that are packed into the one row there is then; no mask and no cache with them.
+            attention_mask: True where a token may look; None means all earlier tokens.
             cache: keys and values, updated by each layer as transformers' caches are.
         """
         model = self.qwen.model.language_model
         rotary = model.rotary_emb(embeddings, position_ids)
         hidden = embeddings
         for index, layer in enumerate(model.layers):
-            hidden = layer(
-                hidden, position_embeddings=rotary, attention_mask=attention_mask, past_key_values=cache
+            hidden = run_block(
+                self.checkpointing,
+                layer,
+                hidden,
+                position_embeddings=rotary,
+                attention_mask=attention_mask,
+                past_key_values=cache,
+                segments=segments,
             )
             if index < len(deepstack):
                 flat = hidden.flatten(0, 1)
@@ -137,23 +154,11 @@ class Backbone(nn.Module):
 
         The label at t + 1 is predicted at t; logits exist only there.
         """
-        labels = batch.labels[:, 1:]
-        # The first token of a packed segment is predicted by nothing.
-        same_segment = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
-        supervised = (labels != IGNORE_LABEL) & same_segment
-        states, targets = hidden[:, :-1][supervised], labels[supervised]
-        count = supervised.sum()
-        size = max(1, _MAX_LOGITS // self.qwen.lm_head.out_features)
-        if len(targets) <= size:
-            return self._cross_entropy(states, targets), count
-        total = hidden.new_zeros((), dtype=torch.float32)
-        for states_chunk, targets_chunk in zip(states.split(size), targets.split(size), strict=True):
-            loss = checkpoint(self._cross_entropy, states_chunk, targets_chunk, use_reentrant=False)
-            total = total + loss  # pyright: ignore[reportOperatorIssue]
+        places, targets = supervised_targets(batch)
+        count = hidden.new_full((), len(targets), dtype=torch.long)
+        states = hidden.flatten(0, 1)[to_device(places, hidden.device)]
+        total = linear_cross_entropy(states, self.qwen.lm_head.weight, to_device(targets, hidden.device))
         return total, count
-
-    def _cross_entropy(self, states: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(self.logits(states).float(), targets, reduction="sum")
 
     def image_tokens(
         self, hidden: Float[Tensor, "sample token hidden"], batch: Batch
@@ -172,9 +177,9 @@ class Backbone(nn.Module):
             mask = torch.ones(len(counts), longest, dtype=torch.bool, device=hidden.device)
             return flat.view(len(counts), longest, -1), mask
         mask = torch.arange(longest)[None] < torch.tensor(counts)[:, None]
-        places = mask.flatten().nonzero()[:, 0].to(hidden.device)
+        places = to_device(mask.flatten().nonzero()[:, 0], hidden.device)
         padded = flat.new_zeros(len(counts) * longest, flat.shape[-1]).index_copy(0, places, flat)
-        return padded.view(len(counts), longest, -1), mask.to(hidden.device)
+        return padded.view(len(counts), longest, -1), to_device(mask, hidden.device)
 
     def image_token_counts(self, image_grid: Int[Tensor, "image 3"]) -> list[int]:
         """Number of tokens of each image."""
@@ -209,16 +214,13 @@ class Backbone(nn.Module):
         return self.qwen.model.visual.patch_embed.proj.weight[0].numel()
 
 
-def segment_mask(segment_ids: Int[Tensor, "sample token"]) -> Bool[Tensor, "sample 1 token token"] | None:
-    """True where a token may look: at itself and at earlier tokens of its own segment.
+def supervised_targets(batch: Batch) -> tuple[Int[Tensor, "target"], Int[Tensor, "target"]]:
+    """Rows of the flattened (sample, token) that predict a supervised token, and that token; on the CPU.
 
-    None, which stands for plain causal attention and is much cheaper, when no row holds two segments:
-    padding is on the right, where no real token looks.
+    The first token of a segment is predicted by nothing.
     """
-    first = segment_ids[:, :1]
-    if bool(((segment_ids == first) | (segment_ids == 0)).all()):
-        return None
-    num_tokens = segment_ids.shape[1]
-    causal = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=segment_ids.device).tril()
-    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return same & causal
+    labels, segment_ids = batch.labels.cpu(), batch.segment_ids.cpu()
+    supervised = torch.zeros_like(labels, dtype=torch.bool)
+    supervised[:, :-1] = (labels[:, 1:] != IGNORE_LABEL) & (segment_ids[:, 1:] == segment_ids[:, :-1])
+    places = supervised.flatten().nonzero()[:, 0]
+    return places, labels.flatten()[places + 1]

@@ -84,7 +84,8 @@ def generate(
         )
     num_prompts, prompt_length = batch.input_ids.shape
     device = batch.input_ids.device
-    lengths = (batch.segment_ids > 0).sum(dim=1)
+    real = batch.segment_ids.to(device) > 0
+    lengths = real.sum(dim=1)
     rows = torch.arange(num_prompts, device=device)
     cache = KeyValueCache(prompt_length + max_new_tokens)
     embeddings, deepstack, image_positions = backbone.embed(batch.input_ids, batch.patches, batch.image_grid)
@@ -98,9 +99,9 @@ def generate(
     )
     cache.length = prompt_length
     last = hidden[rows, lengths - 1]
-    next_position = batch.position_ids.masked_fill(batch.segment_ids == 0, -1).amax(dim=(0, 2)) + 1
+    next_position = batch.position_ids.masked_fill(~real, -1).amax(dim=(0, 2)) + 1
     visible = torch.ones(num_prompts, 1, 1, cache.capacity, dtype=torch.bool, device=device)
-    visible[:, 0, 0, :prompt_length] = batch.segment_ids > 0
+    visible[:, 0, 0, :prompt_length] = real
     embed_tokens = backbone.qwen.model.language_model.embed_tokens
     stop = torch.tensor(stop_ids, device=device)
     finished = torch.zeros(num_prompts, dtype=torch.bool, device=device)

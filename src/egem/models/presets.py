@@ -266,12 +266,13 @@ def build(preset: str | Preset, *, seed: int = 0, device: torch.device | str = "
                 hidden_size=backbone.hidden_size, context_size=preset.depth_head["caption_channels"]
             ),
             depth_head=DepthHead(sana),
-            depth_codec=_build_codec(preset.depth_codec),
+            depth_codec=build_codec(preset.depth_codec),
             processor_files=processor_files() if preset.has_processor_files else {},
         ).train()
 
 
-def _build_codec(sizes: PixelCodecConfig | dict[str, Any]) -> DepthCodec:
+def build_codec(sizes: PixelCodecConfig | dict[str, Any]) -> DepthCodec:
+    """The codec of a preset's `depth_codec`, with random weights if it has any."""
     if isinstance(sizes, PixelCodecConfig):
         return PixelCodec(sizes)
     return DCAECodec(AutoencoderDC(**sizes))

@@ -1,8 +1,8 @@
 """Qwen3-VL's vision tower, run without Python loops over images.
 
 The modules and parameters are transformers' own; only the order of computation differs: patches are embedded
-by a matrix product instead of a strided Conv3d, images of one size attend in one batched call, and what
-depends on an image's size alone (positions) is computed once per size.
+by a matrix product instead of a strided Conv3d, images of one size attend in one batched call (on a GPU in half
+precision all images in one), and what depends on an image's size alone (positions) is computed once per size.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLVisionPatchEmbed,
 )
 
-from egem.models.attention import attend
+from egem.batch import to_device
+from egem.models.attention import attend, attend_segments, lowered, variable_length_kernel
+from egem.models.blocks import Checkpointing, run_block
+from egem.models.segments import Segments
 from egem.models.swap import swap_class
 
 _MAX_CACHED_SIZES = 64
@@ -60,6 +63,7 @@ class BatchedVisionAttention(Qwen3VLVisionAttention):
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         *,
         runs: tuple[ImageRun, ...] | None = None,
+        segments: Segments | None = None,
         **others: Any,
     ) -> Float[Tensor, "patch hidden"]:
         """Rotate queries and keys, attend, project.
@@ -69,6 +73,7 @@ class BatchedVisionAttention(Qwen3VLVisionAttention):
             cu_seqlens: used by transformers' own forward alone.
             position_embeddings: cosine and sine of each patch's position.
             runs: sizes of the images, in order; without them this is transformers' own forward.
+            segments: the images as sequences of patches, for a kernel that takes all at once.
             others: what transformers' own forward takes besides.
         """
         if runs is None or position_embeddings is None:
@@ -77,20 +82,36 @@ class BatchedVisionAttention(Qwen3VLVisionAttention):
         query, key, value = self.qkv(hidden_states).view(num_patches, 3, self.num_heads, -1).unbind(1)
         cosine, sine = position_embeddings
         query, key = _rotate(query, cosine, sine), _rotate(key, cosine, sine)
-        outputs = []
-        start = 0
-        for run in runs:
-            stop = start + run.num_images * run.num_patches
-            per_image = (run.num_images, run.num_patches, self.num_heads, -1)
-            attended = attend(
-                query[start:stop].view(per_image).transpose(1, 2),
-                key[start:stop].view(per_image).transpose(1, 2),
-                value[start:stop].view(per_image).transpose(1, 2),
-                scale=self.scaling,
-            )
-            outputs.append(attended.transpose(1, 2).reshape(stop - start, -1))
-            start = stop
-        return self.proj(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
+        if segments is not None and variable_length_kernel(query.device.type, lowered(query).dtype):
+            heads_first = (states.transpose(0, 1) for states in (query, key, value))
+            attended = attend_segments(*heads_first, segments, scale=self.scaling, causal=False)
+            return self.proj(attended.flatten(1))
+        return self.proj(_attend_runs(query, key, value, runs, self.scaling))
+
+
+@torch.compiler.disable
+def _attend_runs(
+    query: Float[Tensor, "patch head head_dim"],
+    key: Float[Tensor, "patch head head_dim"],
+    value: Float[Tensor, "patch head head_dim"],
+    runs: tuple[ImageRun, ...],
+    scale: float,
+) -> Float[Tensor, "patch hidden"]:
+    """Not compiled: sizes differ from batch to batch."""
+    outputs = []
+    start = 0
+    for run in runs:
+        stop = start + run.num_images * run.num_patches
+        per_image = (run.num_images, run.num_patches, query.shape[1], -1)
+        attended = attend(
+            query[start:stop].view(per_image).transpose(1, 2),
+            key[start:stop].view(per_image).transpose(1, 2),
+            value[start:stop].view(per_image).transpose(1, 2),
+            scale=scale,
+        )
+        outputs.append(attended.transpose(1, 2).reshape(stop - start, -1))
+        start = stop
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _rotate(
@@ -113,21 +134,27 @@ class VisionTower:
             swap_class(block.attn, BatchedVisionAttention)
 
     def __call__(
-        self, patches: Float[Tensor, "patch patch_dim"], image_grid: Int[Tensor, "image 3"]
+        self,
+        patches: Float[Tensor, "patch patch_dim"],
+        image_grid: Int[Tensor, "image 3"],
+        *,
+        checkpointing: Checkpointing = "none",
     ) -> tuple[Float[Tensor, "image_token hidden"], list[Float[Tensor, "image_token hidden"]]]:
         """Image tokens for the text model's input, and the deepstack features for its first layers.
 
         Args:
             patches: of all images, in merge order.
             image_grid: time (1), rows and columns of each image, on the CPU.
+            checkpointing: which activations of the blocks are kept.
         """
         model, merge = self.model, self.model.spatial_merge_size
         sizes = [(rows, columns) for _, rows, columns in image_grid.tolist()]
         order = sorted(range(len(sizes)), key=lambda image: sizes[image])
         in_order = order == list(range(len(sizes)))
         if not in_order:
-            patches = patches[_rearrangement(sizes, order, 1).to(patches.device)]
+            patches = patches[to_device(_rearrangement(sizes, order, 1), patches.device)]
         runs = _runs([sizes[image] for image in order])
+        segments = Segments.of([sizes[image][0] * sizes[image][1] for image in order], patches.device)
         embeddings, cosines, sines = [], [], []
         for run in runs:
             embedding, cosine, sine = self._position(run.rows, run.columns, patches.device)
@@ -139,14 +166,23 @@ class VisionTower:
         rotary = torch.cat(cosines), torch.cat(sines)
         deepstack = []
         for index, block in enumerate(model.blocks):
-            hidden = block(hidden, cu_seqlens=None, position_embeddings=rotary, runs=runs)
+            hidden = run_block(
+                checkpointing,
+                block,
+                hidden,
+                cu_seqlens=None,
+                position_embeddings=rotary,
+                runs=runs,
+                segments=segments,
+            )
             if index in model.deepstack_visual_indexes:
                 merger = model.deepstack_merger_list[list(model.deepstack_visual_indexes).index(index)]
                 deepstack.append(merger(hidden))
         tokens = model.merger(hidden)
         if in_order:
             return tokens, deepstack
-        back = _rearrangement([sizes[image] for image in order], _inverse(order), merge**2).to(tokens.device)
+        back = _rearrangement([sizes[image] for image in order], _inverse(order), merge**2)
+        back = to_device(back, tokens.device)
         return tokens[back], [features[back] for features in deepstack]
 
     def _position(self, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,75 @@
+"""Memory and speed of the transformer blocks: activations computed again, and compiled blocks.
+
+The blocks are the vision tower's, the text model's and the depth head's. Neither option changes a parameter's
+name or a result beyond rounding.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+Checkpointing = Literal["none", "selective", "full"]
+"""Which activations of a block are kept for the backward pass: all, the results of matrix products, or none."""
+
+
+def run_block(mode: Checkpointing, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
+    """A block's output, with its activations kept as `mode` says.
+
+    Args:
+        mode: see `Checkpointing`.
+        block: the module.
+        inputs: positional ones.
+        options: those by name.
+    """
+    if mode == "none" or not torch.is_grad_enabled():
+        return block(*inputs, **options)
+    if mode == "full":
+        result = checkpoint(block, *inputs, use_reentrant=False, **options)
+    else:
+        result = checkpoint(block, *inputs, use_reentrant=False, context_fn=_keep_products, **options)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def _keepproducts() -> Any:
+    return create_selective_checkpoint_contexts(list(products()))
+
+
+@functools.cache
+def products() -> tuple[Any, ...]:
+    """Operations whose results cost more to compute again than to keep."""
+    importlib.import_module("torch.nn.attention.varlen")  # defines the last one
+    aten = torch.ops.aten
+    return (
+        aten.mm.default,
+        aten.addmm.default,
+        aten.convolution.default,
+        aten._scaled_dot_product_flash_attention.default,
+        aten._scaled_dot_product_efficient_attention.default,
+        aten._scaled_dot_product_cudnn_attention.default,
+        torch.ops.torch_attn._varlen_attn.default,
+    )
+
+
+def transformer_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of a `GEM`: vision tower, text model, depth head."""
+    qwen = model.get_submodule("backbone.qwen.model")
+    for name, parent in (("visual.blocks", qwen), ("language_model.layers", qwen)):
+        yield from parent.get_submodule(name).children()
+    yield from model.get_submodule("depth_head.sana.transformer_blocks").children()
+
+
+def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:
+    """Compile each block by itself, in place: equal blocks share one compilation, and packing never needs another.
+
+    Args:
+        model: a `GEM`.
+        backend: of torch.compile.
+    """
+    for block in transformer_blocks(model):
+        block.compile(backend=backend)
