@@ -25,6 +25,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     apply_rotary_pos_emb,
 )
 
+from egem.models.blocks import uncompiled
 from egem.models.segments import Segments
 
 _MAX_LENGTH = 1024
@@ -75,7 +76,7 @@ def attend(
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=2)
 
 
-@torch.compiler.disable
+@uncompiled
 def attend_segments(
     query: Float[Tensor, "head token head_dim"],
     key: Float[Tensor, "key_head token head_dim"],
@@ -85,7 +86,7 @@ def attend_segments(
     scale: float,
     causal: bool,
 ) -> Float[Tensor, "token head head_dim"]:
-    """Scaled dot-product attention within each of several sequences. Never compiled: lengths always differ.
+    """Scaled dot-product attention within each of several sequences.
 
     Args:
         query: of all sequences, one after another.

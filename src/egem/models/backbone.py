@@ -138,6 +138,7 @@ class Backbone(nn.Module):
                 segments=segments,
             )
             if index < len(deepstack):
+                assert image_positions is not None
                 flat = hidden.flatten(0, 1)
                 flat = flat.index_add(0, image_positions, deepstack[index].to(flat.dtype))
                 hidden = flat.view_as(hidden)

@@ -7,14 +7,21 @@ name or a result beyond rounding.
 import functools
 import importlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 Checkpointing = Literal["none", "selective", "full"]
 """Which activations of a block are kept for the backward pass: all, the results of matrix products, or none."""
+
+
+def uncompiled(function: F) -> F:
+    """A function that compiled code calls as it is, because the lengths inside differ from batch to batch."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
 
 
 def run_block(mode: Checkpointing, block: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
@@ -36,7 +43,7 @@ def run_block(mode: Checkpointing, block: Callable[..., Tensor], *inputs: Any, *
     return result
 
 
-def _keepproducts() -> Any:
+def _keep_products() -> Any:
     return create_selective_checkpoint_contexts(list(products()))
 
 

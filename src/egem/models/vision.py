@@ -20,7 +20,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
 
 from egem.batch import to_device
 from egem.models.attention import attend, attend_segments, lowered, variable_length_kernel
-from egem.models.blocks import Checkpointing, run_block
+from egem.models.blocks import Checkpointing, run_block, uncompiled
 from egem.models.segments import Segments
 from egem.models.swap import swap_class
 
@@ -89,7 +89,7 @@ class BatchedVisionAttention(Qwen3VLVisionAttention):
         return self.proj(_attend_runs(query, key, value, runs, self.scaling))
 
 
-@torch.compiler.disable
+@uncompiled
 def _attend_runs(
     query: Float[Tensor, "patch head head_dim"],
     key: Float[Tensor, "patch head head_dim"],
@@ -97,7 +97,7 @@ def _attend_runs(
     runs: tuple[ImageRun, ...],
     scale: float,
 ) -> Float[Tensor, "patch hidden"]:
-    """Not compiled: sizes differ from batch to batch."""
+    """Within each image, all images of one size at once."""
     outputs = []
     start = 0
     for run in runs:
