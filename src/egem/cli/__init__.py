@@ -17,12 +17,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data import": ("egem.cli.data:import_", "one data source -> records"),
     "data sources": ("egem.cli.data:sources", "what `data import` can read"),
     "data stats": ("egem.cli.data:stats", "counts, answer balance and blind-guess baseline of a record set"),
+    "data annotate": ("egem.cli.data:annotate", "add to records: depth latents"),
     "data view": ("egem.cli.data:view", "a page to look at a record set"),
-    "init": ("egem.cli.init:init", "a new checkpoint folder from a preset"),
+    "init": ("egem.cli.init:init", "a new checkpoint folder from a preset or from pre-trained parts"),
+    "export": ("egem.cli.export:export", "a checkpoint for other software"),
+    "import-official": ("egem.cli.export:import_official", "a checkpoint from the released weights"),
     "train": ("egem.cli.train:train", "train a recipe, or resume a run"),
     "ask": ("egem.cli.look:ask", "ask a checkpoint about an image"),
     "depth": ("egem.cli.look:depth", "let a checkpoint draw the depth of an image"),
     "eval": ("egem.cli.evaluate:evaluate", "scores with counts and confidence intervals"),
+    "bench data": ("egem.cli.bench:data", "time reading by part; open a million rows at an exact record"),
+    "bench train": ("egem.cli.bench:train", "time training against a straightforward loop; plan its memory"),
 }
 """Name -> where its function lives, and its line in the help. The function gets the remaining arguments."""
 

@@ -31,6 +31,7 @@ from egem.models.connector import Connector
 from egem.models.depth_codec import DCAECodec, load_codec
 from egem.models.depth_head import DepthHead
 from egem.models.gem import GEM
+from egem.models.lora import adapters_merged
 from egem.models.strict import load_strictly, quiet, require_exact
 
 _MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
@@ -43,7 +44,7 @@ def save(model: GEM, folder: Path) -> None:
         ConfigError: the folder exists and is not empty.
         EgemError: the disk is full or the folder cannot be written; nothing is left behind.
     """
-    with new_folder(folder) as temporary, _disk_errors_of_safetensors(), quiet():
+    with new_folder(folder) as temporary, disk_errors_of_safetensors(), quiet(), adapters_merged(model):
         save_json(model.config, temporary / "config.json")
         backbone = temporary / "backbone"
         model.backbone.qwen.save_pretrained(backbone)
@@ -107,7 +108,7 @@ def load(folder: Path, *, dtype: torch.dtype | None = None, preset: str | None =
 
 
 @contextmanager
-def _disk_errors_of_safetensors() -> Iterator[None]:
+def disk_errors_of_safetensors() -> Iterator[None]:
     """Safetensors reports a full disk in words of its own; give it the class that names it."""
     try:
         yield

@@ -1,5 +1,6 @@
 """Load weights from a folder completely or not at all."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ def load_strictly(kind: type[T], folder: Path, *, dtype: torch.dtype | None) -> 
     return model
 
 
-def require_exact(folder: Path, *, missing: Any, extra: Any, mismatched: Any) -> None:
+def require_exact(folder: Path | str, *, missing: Any, extra: Any, mismatched: Any) -> None:
     """Raise with the names of tensors that do not fit.
 
     Raises:
@@ -75,12 +76,16 @@ def quiet() -> Iterator[None]:
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
-    """Of the first tensor; diffusers would otherwise convert to float32."""
+    """The widest of all tensors, so that none loses digits; diffusers would otherwise convert to float32."""
+    kinds: set[torch.dtype] = set()
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a dictionary)
-                return file.get_slice(name)[:0].dtype if file.get_slice(name).get_shape() else torch.float32
-    raise CheckpointError(f"{folder} holds no .safetensors file; other weight formats are not read.")
+                entry = file.get_slice(name)
+                kinds.add(entry[:0].dtype if entry.get_shape() else file.get_tensor(name).dtype)
+    if not kinds:
+        raise CheckpointError(f"{folder} holds no .safetensors file; other weight formats are not read.")
+    return functools.reduce(torch.promote_types, kinds)
 
 
 def _shortened(names: list[str]) -> str:
