@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from egem.core.errors import RecordError
 from egem.records import DepthFile, DepthKind, ImageFile
@@ -35,6 +35,9 @@ _DECODING_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
+
 _UNITS = {1e-3: "millimetres", 1e-4: "tenths of a millimetre", 1e-2: "centimetres", 1.0: "metres"}
 
 
@@ -56,11 +59,31 @@ def decode_image(
     if image.mode.startswith("I") or image.mode == "F":
         raise RecordError(f"{name} has mode {image.mode}, more than 8 bits a channel; is it a depth map?")
     try:
-        upright = ImageOps.exif_transpose(image)
-        pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except _DECODING_ERRORS as error:
         raise _undecodable(name, error) from error
     return pixels
+
+
+def image_size(file: ImageFile, *, root: Path | None = None, where: str = "") -> tuple[int, int]:
+    """Height and width that `decode_image` would give, from the file's header alone.
+
+    Args:
+        file: see `decode_image`.
+        root: likewise.
+        where: likewise.
+
+    Raises:
+        RecordError: missing, or not an image.
+    """
+    name, data = _read(file, root, where, "image")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+    except _DECODING_ERRORS as error:
+        raise _undecodable(name, error) from error
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def encode_png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:

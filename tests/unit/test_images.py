@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from egem.core.errors import CheckpointError, ConfigError, RecordError
 from egem.data.images import ImagePolicy, patchify, smart_resize
@@ -111,3 +112,19 @@ def test_foreign_checkpoints(tmp_path):
         ImagePolicy.from_folder(tmp_path)
     with pytest.raises(ConfigError, match="is no range"):
         policy(min_pixels=10, max_pixels=5)
+
+
+def test_the_fast_resize_differs_by_a_rounding():
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8))
+    image = np.array(coarse.resize((640, 480), Image.Resampling.BICUBIC))
+    policy = ImagePolicy(
+        patch_size=16, temporal_patch_size=2, merge_size=2, min_pixels=256, max_pixels=448 * 336
+    )
+    (exact, grid), (fast, fast_grid) = (patchify(image, policy, fast_resize=fast) for fast in (False, True))
+    assert grid.tolist() == fast_grid.tolist() == [1, 20, 28]
+    levels = np.abs(exact - fast) * 127.5
+    assert levels.max() < 2.01
+    assert 0 < (levels > 0.5).mean() < 0.01
+    small = image[:320, :448]
+    assert np.array_equal(patchify(small, policy)[0], patchify(small, policy, fast_resize=True)[0])

@@ -13,6 +13,7 @@ from egem.media import (
     encode_depth,
     encode_png,
     encode_region,
+    image_size,
 )
 from egem.records import DepthFile, ImageFile
 
@@ -153,3 +154,19 @@ def test_region_round_trip():
     data = encode_region(mask)
     np.testing.assert_array_equal(decode_region(ImageFile(data=data)), mask)
     assert Image.open(io.BytesIO(data)).mode == "1"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_size_is_that_of_the_decoded_image(orientation):
+    image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    file = ImageFile(data=buffer.getvalue())
+    assert image_size(file) == decode_image(file).shape[:2]
+
+
+def test_image_size_of_what_is_none():
+    with pytest.raises(RecordError, match="cannot be decoded: not a PNG, JPEG"):
+        image_size(ImageFile(data=b"nothing"))

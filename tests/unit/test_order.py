@@ -2,11 +2,11 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egem.core.errors import ConfigError
-from egem.data.order import ReadingOrder
+from egem.data.order import MIXTURE_BLOCK, MixtureOrder, Order, ReadingOrder
 
 
 def read(order: ReadingOrder, batch_size: int, steps: range) -> list[int]:
@@ -70,3 +70,61 @@ def test_a_million_groups_take_no_time():
     assert len(set(order.groups(123, 1000))) == 1000
     counts = np.bincount(np.array(order.groups(0, 1_000_000)), minlength=1_000_000)
     assert (counts == 1).all()
+
+
+SOURCES = ("large", "middle", "small")
+SOURCE = np.repeat(np.arange(3), (700, 200, 13)).astype(np.int32)
+
+
+def mixture(weights=None, seed=0) -> MixtureOrder:
+    return MixtureOrder(SOURCE, SOURCES, weights or {"large": 1.0, "small": 3.0}, seed)
+
+
+def test_a_mixture_keeps_its_shares_in_every_block():
+    for weights in ({"large": 1.0, "small": 3.0}, {"small": 0.1, "middle": 0.2, "large": 0.4}):
+        total = sum(weights.values())
+        groups = np.array(read(mixture(weights), 50, range(MIXTURE_BLOCK // 50)))
+        counts = np.bincount(SOURCE[groups], minlength=3)
+        for number, name in enumerate(SOURCES):
+            assert abs(counts[number] - MIXTURE_BLOCK * weights.get(name, 0) / total) < 1
+
+
+def test_each_source_of_a_mixture_is_read_to_its_end_before_it_begins_again():
+    groups = np.array(read(mixture(), 40, range(150)))
+    for number, size in ((0, 700), (2, 13)):
+        own = groups[SOURCE[groups] == number]
+        assert len(own) > 2 * size
+        rounds = own[: len(own) // size * size].reshape(-1, size)
+        assert all(len(set(each.tolist())) == size for each in rounds)
+        assert rounds[0].tolist() != rounds[1].tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 700), st.integers(1, 37))
+def test_a_mixture_is_a_function_of_seed_and_step_alone(step, batch_size):
+    fresh = mixture().groups(step, batch_size)
+    used = mixture()
+    used.groups(3, 500)
+    assert used.groups(step, batch_size) == fresh
+    assert pickle.loads(pickle.dumps(used)).groups(step, batch_size) == fresh
+    places = range(step * batch_size, (step + 1) * batch_size)
+    assert [used.groups(place, 1)[0] for place in places] == fresh
+    assert isinstance(used, Order)
+
+
+def test_a_source_is_read_in_the_same_order_whatever_stands_beside_it():
+    def own(order):
+        groups = np.array(read(order, 100, range(20)))
+        return groups[SOURCE[groups] == 0][:400].tolist()
+
+    assert own(mixture()) == own(mixture({"large": 2.0, "middle": 1.0}))
+    assert own(mixture()) != own(mixture(seed=1))
+
+
+def test_mixtures_that_cannot_be():
+    with pytest.raises(ConfigError, match=r"unknown source in mixture 'smal'. Did you mean 'small'\?"):
+        mixture({"smal": 1.0})
+    with pytest.raises(ConfigError, match="the share of 'small' is below 1 in 10000"):
+        mixture({"large": 1.0, "small": 1e-6})
+    with pytest.raises(ConfigError, match="no source has a share above 0"):
+        mixture({"large": 0.0})

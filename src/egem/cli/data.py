@@ -103,3 +103,35 @@ def view(arguments: list[str]) -> None:
     out = options.out or options.folder.with_suffix(".html")
     write_contact_sheet(options.folder, out, num=options.num)
     print(f"page: {out}")
+
+
+def annotate(arguments: list[str]) -> None:
+    """Add annotations of one kind."""
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print("usage: egem data annotate KIND --data FOLDER [options]\n")
+        for name, (_, line) in ANNOTATIONS.items():
+            print(f"  {name:<12} {line}")
+        print("\n`egem data annotate KIND --help` shows the options.")
+        return
+    name, *rest = arguments
+    if name not in ANNOTATIONS:
+        raise unknown_name("annotation", name, ANNOTATIONS)
+    ANNOTATIONS[name][0](rest)
+
+
+def _latents(arguments: list[str]) -> None:
+    from egem.recipes.latents import LatentsConfig, annotate_latents
+
+    config = parse(LatentsConfig, "data annotate latents", arguments)
+    manifest = annotate_latents(config)
+    maps = sum(shard.maps for shard in manifest.shards)
+    num_bytes = sum(shard.num_bytes for shard in manifest.shards)
+    unreadable = sum(shard.unreadable for shard in manifest.shards)
+    print(f"latents of {maps} depth maps in {config.data / 'latents' / manifest.recipe.key}")
+    print(f"{num_bytes / 2**20:.1f} MiB; {unreadable} groups have depth that cannot be used")
+
+
+ANNOTATIONS = {
+    "latents": (_latents, "depth latents, so that training needs neither codec nor depth maps"),
+}
+"""Kind -> its function and its line in the help."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
-from egem.batch import Batch, Sample
+from egem.batch import Batch, DepthTargets, Sample
 from egem.core.errors import RecordError
 from egem.data.collate import collate
+from egem.data.latents import DepthLatents
 from egem.data.order import Order
 from egem.data.prepare import Preparer
 from egem.records import IMAGE_MARK, Message
@@ -45,8 +47,10 @@ def batches(
     num_steps: int,
     workers: int = 1,
     max_turns: int | None = None,
+    row_tokens: int | None = None,
     max_bad_fraction: float = 0.01,
     with_depth: bool = True,
+    latents: DepthLatents | None = None,
     quarantine: Path | None = None,
 ) -> Iterator[Batch]:
     """The batches of steps `start_step` to `start_step + num_steps - 1`.
@@ -60,20 +64,25 @@ def batches(
         num_steps: how many batches.
         workers: processes that prepare batches ahead; 0 prepares in this one.
         max_turns: question-answer turns a sample, chosen and ordered anew each time a group comes up.
+        row_tokens: pack the samples of a batch into rows of about so many tokens, see `collate`.
         max_bad_fraction: share of unreadable groups above which to stop.
         with_depth: encode depth maps; without, every batch has the placeholder.
+        latents: take these instead of encoding depth maps, which then are not even read.
         quarantine: JSON lines file to which bad groups are added.
 
     Raises:
         RecordError: too many groups cannot be read; names the last reason.
     """
+    latents = latents if with_depth else None
     task = _Steps(
-        groups=groups,
+        groups=groups.for_training(with_depth=with_depth and latents is None),
         preparer=preparer,
         order=order,
         batch_size=batch_size,
         max_turns=max_turns,
+        row_tokens=row_tokens,
         with_depth=with_depth,
+        latents=latents,
     )
     loader = DataLoader(
         task,
@@ -112,7 +121,9 @@ class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
     order: Order
     batch_size: int
     max_turns: int | None
+    row_tokens: int | None
     with_depth: bool
+    latents: DepthLatents | None
 
     def __getitem__(self, step: int) -> tuple[Batch, tuple[_BadGroup, ...]]:
         samples: list[Sample] = []
@@ -121,7 +132,11 @@ class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
             rng = self.order.rng(step, self.batch_size, row)
             try:
                 sample = self.preparer.sample(
-                    self.groups[group], max_turns=self.max_turns, with_depth=self.with_depth, rng=rng
+                    self.groups[group],
+                    max_turns=self.max_turns,
+                    with_depth=self.with_depth,
+                    depth_maps=None if self.latents is None else self.latents[group],
+                    rng=rng,
                 )
             except RecordError as error:
                 failed.append(_BadGroup(group, str(error)))
@@ -129,14 +144,25 @@ class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
                 samples.append(sample)
         if not samples:
             samples = [_idle(self.preparer)]
-        placeholder = depth_placeholder(self.preparer)
-        batch = collate(samples, pad_id=self.preparer.tokenizer.pad_id, depth_placeholder=placeholder)
+        placeholder = depth_placeholder(self.preparer) if self.latents is None else self.latents.placeholder()
+        batch = collate(
+            samples,
+            pad_id=self.preparer.tokenizer.pad_id,
+            depth_placeholder=placeholder,
+            row_tokens=self.row_tokens,
+        )
         return batch, tuple(failed)
 
 
-def depth_placeholder(preparer: Preparer) -> tuple[int, int, int]:
-    """Shape of the map that stands in where a batch has no depth: the smallest the codec can take."""
-    return preparer.depth.num_channels, preparer.depth.multiple, preparer.depth.multiple
+def depth_placeholder(preparer: Preparer) -> DepthTargets:
+    """The map of weight 0 that stands in where a batch has no depth: the smallest that the codec can take."""
+    side = preparer.depth.multiple
+    return DepthTargets(
+        pixels=torch.zeros(1, preparer.depth.num_channels, side, side),
+        valid=torch.ones(1, side, side, dtype=torch.bool),
+        image_index=torch.zeros(1, dtype=torch.int64),
+        weight=torch.zeros(1),
+    )
 
 
 def _idle(preparer: Preparer) -> Sample:

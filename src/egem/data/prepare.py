@@ -15,8 +15,8 @@ from egem.batch import IGNORE_LABEL, DepthMap, Sample
 from egem.core.config import from_dict
 from egem.core.errors import CheckpointError, RecordError
 from egem.data.chat import ChatTokenizer, positions
-from egem.data.depth import DepthPolicy, encode, target_size
-from egem.data.images import ImagePolicy, patchify
+from egem.data.depth import DepthPolicy, Size, encode, target_size
+from egem.data.images import ImagePolicy, patchify, smart_resize
 from egem.media import check_depth, decode_depth, decode_image
 from egem.records import IMAGE_MARK, DepthFile, Message, Record
 
@@ -31,25 +31,36 @@ class Preparer:
         depth: how the depth head wants depth.
         tokenizer: of the backbone.
         max_length: of one sequence, in tokens; later turns that do not fit are dropped whole and counted.
+        fast_resize: see `patchify`.
     """
 
     def __init__(
-        self, images: ImagePolicy, depth: DepthPolicy, tokenizer: ChatTokenizer, *, max_length: int = 16_384
+        self,
+        images: ImagePolicy,
+        depth: DepthPolicy,
+        tokenizer: ChatTokenizer,
+        *,
+        max_length: int = 16_384,
+        fast_resize: bool = False,
     ) -> None:
         self.images = images
         self.depth = depth
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.fast_resize = fast_resize
         self.counts: Counter[str] = Counter()
         """What this process left out, by reason; the first of each kind is logged."""
 
     @classmethod
-    def from_checkpoint(cls, folder: Path, *, max_length: int = 16_384) -> "Preparer":
+    def from_checkpoint(
+        cls, folder: Path, *, max_length: int = 16_384, fast_resize: bool = False
+    ) -> "Preparer":
         """The preparer that belongs to a checkpoint folder.
 
         Args:
             folder: holds `config.json` with a "depth" section, and `backbone/` with tokenizer and processor.
             max_length: see the class.
+            fast_resize: likewise.
 
         Raises:
             CheckpointError: a part is missing or is not Qwen3-VL's.
@@ -67,6 +78,7 @@ class Preparer:
             from_dict(DepthPolicy, values, f"{path}: depth"),
             ChatTokenizer.from_folder(backbone),
             max_length=max_length,
+            fast_resize=fast_resize,
         )
 
     def sample(
@@ -75,6 +87,7 @@ class Preparer:
         *,
         max_turns: int | None = None,
         with_depth: bool = True,
+        depth_maps: Sequence[DepthMap] | None = None,
         rng: np.random.Generator | None = None,
         root: Path | None = None,
     ) -> Sample:
@@ -87,6 +100,7 @@ class Preparer:
             records: of one group, at least one.
             max_turns: use this many turns at most: the first, or with `rng` those of any records.
             with_depth: also encode the depth maps.
+            depth_maps: take these instead of the records'.
             rng: puts the records in random order.
             root: folder that relative file paths start from.
 
@@ -100,7 +114,8 @@ class Preparer:
         turns = _merge(chosen)[:max_turns]
         images = [decode_image(file, root=root, where=where) for file in first.images]
         patches, grid = self._patches(images, where)
-        depth_maps = self._depth_maps(chosen, images, grid, root) if with_depth else ()
+        if depth_maps is None and with_depth:
+            depth_maps = self.depth_maps(records, [image.shape[:2] for image in images], root=root)
         while True:
             messages = [message for _, turn in turns for message in turn]
             num_images = sum(message.content.count(IMAGE_MARK) for message in messages)
@@ -126,8 +141,50 @@ class Preparer:
             labels,
             patches[:num_patches],
             grid[:num_images],
-            tuple(depth for depth in depth_maps if depth.image_index < num_images),
+            tuple(depth for depth in depth_maps or () if depth.image_index < num_images),
         )
+
+    def depth_maps(
+        self, records: Sequence[Record], image_sizes: Sequence[Size], *, root: Path | None = None
+    ) -> tuple[DepthMap, ...]:
+        """The encoded depth of a group's images; maps without a reading are left out.
+
+        Args:
+            records: of one group; the first that has depth brings it for all.
+            image_sizes: height and width of each image as it is stored.
+            root: folder that relative file paths start from.
+
+        Raises:
+            RecordError: a file is unreadable, or depth has another size or an implausible unit.
+        """
+        record = next((record for record in records if any(record.depths)), records[0])
+        maps = []
+        for index, file in enumerate(record.depths):
+            if file is None or not self._usable(file, record):
+                continue
+            where = f"record '{record.id}'"
+            depth = decode_depth(file, root=root, where=where)
+            if depth.shape != tuple(image_sizes[index]):
+                height, width = image_sizes[index]
+                raise RecordError(
+                    f"{where}: depth map {index} has {depth.shape[1]} x {depth.shape[0]} pixels, its image "
+                    f"{width} x {height}; they must be of one size."
+                )
+            check_depth(depth, file.kind, where=f"{where}, depth map {index}", unit_m=file.unit_m)
+            image_size = smart_resize(*image_sizes[index], self.images)
+            size = target_size(*image_size, self.depth)
+            encoded = encode(depth, size, self.depth, image_size=image_size)
+            if not encoded.valid.any():
+                self._count("depth map without a reading", where)
+                continue
+            maps.append(
+                DepthMap(
+                    image_index=index,
+                    pixels=torch.from_numpy(encoded.pixels),
+                    valid=torch.from_numpy(encoded.valid),
+                )
+            )
+        return tuple(maps)
 
     def prompt(
         self,
@@ -182,7 +239,7 @@ class Preparer:
         if not images:
             return np.zeros((0, self.images.patch_dim), np.float32), np.zeros((0, 3), np.int64)
         try:
-            cut = [patchify(image, self.images) for image in images]
+            cut = [patchify(image, self.images, fast_resize=self.fast_resize) for image in images]
         except RecordError as error:
             raise RecordError(f"{where}: {error}") from error
         patches = cut[0][0] if len(cut) == 1 else np.concatenate([patches for patches, _ in cut])
@@ -190,41 +247,6 @@ class Preparer:
 
     def _token_counts(self, grid: np.ndarray) -> list[int]:
         return (grid.prod(axis=1) // self.images.merge_size**2).tolist()
-
-    def _depth_maps(
-        self, records: Sequence[Record], images: Sequence[np.ndarray], grid: np.ndarray, root: Path | None
-    ) -> tuple[DepthMap, ...]:
-        record = next((record for record in records if any(record.depths)), records[0])
-        maps = []
-        for index, file in enumerate(record.depths):
-            if file is None or not self._usable(file, record):
-                continue
-            where = f"record '{record.id}'"
-            depth = decode_depth(file, root=root, where=where)
-            if depth.shape != images[index].shape[:2]:
-                height, width = images[index].shape[:2]
-                raise RecordError(
-                    f"{where}: depth map {index} has {depth.shape[1]} x {depth.shape[0]} pixels, its image "
-                    f"{width} x {height}; they must be of one size."
-                )
-            check_depth(depth, file.kind, where=f"{where}, depth map {index}", unit_m=file.unit_m)
-            image_size = (
-                int(grid[index, 1]) * self.images.patch_size,
-                int(grid[index, 2]) * self.images.patch_size,
-            )
-            size = target_size(*image_size, self.depth)
-            encoded = encode(depth, size, self.depth, image_size=image_size)
-            if not encoded.valid.any():
-                self._count("depth map without a reading", where)
-                continue
-            maps.append(
-                DepthMap(
-                    image_index=index,
-                    pixels=torch.from_numpy(encoded.pixels),
-                    valid=torch.from_numpy(encoded.valid),
-                )
-            )
-        return tuple(maps)
 
     def _usable(self, file: DepthFile, record: Record) -> bool:
         """`log` states metres, so relative depth cannot be written in it."""
