@@ -47,7 +47,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         low_states, low_weight = lowered(states), lowered(weight)
         total = states.new_zeros((), dtype=torch.float32)
         grad_states = torch.zeros_like(states) if need_states else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
+        # Float32 whatever the weight is: many chunks are added up.
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
         for start in range(0, len(targets), chunk):
             part, right = low_states[start : start + chunk], targets[start : start + chunk, None]
             logits = torch.mm(part, low_weight.T).float()
@@ -67,7 +68,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_states[start : start + chunk] = torch.mm(gradient, low_weight)
             if grad_weight is not None:
                 grad_weight += torch.mm(gradient.T, part)
-        ctx.gradients = grad_states, grad_weight
+        ctx.gradients = grad_states, None if grad_weight is None else grad_weight.to(weight.dtype)
         return total
 
     @staticmethod

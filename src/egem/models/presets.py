@@ -128,7 +128,7 @@ TINY = Preset(
         codec="pixel",
         guidance=1.0,
         sampling_steps=4,
-        time_shift=8.0,
+        time_shift=40.0,
     ),
     backbone={
         "text_config": {

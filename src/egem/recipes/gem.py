@@ -5,19 +5,52 @@ rates that its text states are not in any public copy, so the released script's 
 and a larger one for the new connector.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from egem.training.config import StageConfig, TrainConfig
 
 
 def gem_2b() -> TrainConfig:
-    """Qwen3-VL-2B with SANA1.5 1.6B: 500 steps connector, 4,000 steps depth head, then one epoch of all."""
+    """Qwen3-VL-2B with SANA1.5 1.6B: 500 steps connector, 4,000 steps depth head, then one epoch of all.
+
+    For 8 GPUs of 80 GB (`torchrun --nproc-per-node 8 -m egem train gem-2b`): 256 samples a step, packed.
+    """
     return _gem("gem-2b")
 
 
 def gem_8b() -> TrainConfig:
-    """Qwen3-VL-8B with SANA1.5 1.6B, in the same stages."""
-    return _gem("gem-8b")
+    """Qwen3-VL-8B with SANA1.5 1.6B, in the same stages and on the same 8 GPUs of 80 GB."""
+    recipe = _gem("gem-8b")
+    stages = tuple(replace(stage, row_tokens=8192) for stage in recipe.stages)
+    return replace(recipe, stages=stages, activation_checkpointing="full")
+
+
+def gem_2b_24gb() -> TrainConfig:
+    """gem-2b on one GPU of 24 GB: adapters on the backbone, depth head trained by adapters of its own.
+
+    Weights that no stage trains stay in bfloat16, gradients and AdamW's states exist for adapters and connector
+    alone, and latents come from the cache of `egem data annotate latents`, so the codec is never loaded.
+    """
+    recipe = _gem("gem-2b")
+    stages = tuple(
+        replace(stage, batch_size=16, row_tokens=4096, learning_rates=_adapter_rates(stage))
+        for stage in recipe.stages
+    )
+    return replace(
+        recipe,
+        run=Path("runs/gem-2b-24gb"),
+        stages=stages,
+        lora_rank=16,
+        lora_modules=("backbone", "depth_head"),
+        activation_checkpointing="full",
+        workers=4,
+    )
+
+
+def _adapter_rates(stage: StageConfig) -> dict[str, float]:
+    """Adapters are small and start from nothing: ten times the rate of whole weights."""
+    return {module: rate if module == "connector" else 1e-4 for module, rate in stage.learning_rates.items()}
 
 
 def _gem(preset: str) -> TrainConfig:
@@ -31,6 +64,8 @@ def _gem(preset: str) -> TrainConfig:
                 name="connector",
                 learning_rates={"connector": 1e-4},
                 steps=500,
+                batch_size=32,
+                row_tokens=16_384,
                 language_weight=0.0,
                 depth_weight=1.0,
             ),
@@ -38,6 +73,8 @@ def _gem(preset: str) -> TrainConfig:
                 name="depth_head",
                 learning_rates={"connector": 1e-4, "depth_head": 2e-5},
                 steps=4000,
+                batch_size=32,
+                row_tokens=16_384,
                 language_weight=0.0,
                 depth_weight=1.0,
             ),
@@ -45,10 +82,13 @@ def _gem(preset: str) -> TrainConfig:
                 name="joint",
                 learning_rates={"backbone": 1e-5, "connector": 1e-5, "depth_head": 1e-5},
                 epochs=1.0,
+                batch_size=32,
+                row_tokens=16_384,
                 language_weight=1.0,
                 depth_weight=0.1,
             ),
         ),
         dtype="bfloat16",
+        activation_checkpointing="selective",
         workers=8,
     )

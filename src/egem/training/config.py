@@ -39,6 +39,12 @@ class StageConfig:
     """Samples (groups of records about the same images) in one forward pass of one process."""
     accumulation: int = 1
     """Forward passes in one optimizer step."""
+    accumulate_whole: bool = True
+    """With several processes: sum gradients over them once a step, keeping whole gradients until then. False sums
+    after each forward pass: more communication, but each process keeps only its share."""
+    row_tokens: int | None = None
+    """Pack the samples into rows of at most so many tokens, each a forward and backward pass of its own: memory is
+    that of one row however large `batch_size` is, and no loss changes. By default all samples go in one pass."""
     language_weight: float = 1.0
     """Weight of the language loss; 0 computes no logits at all."""
     depth_weight: float = 0.1
@@ -49,6 +55,10 @@ class StageConfig:
     """Number of those steps, instead of a share."""
     min_learning_rate_ratio: float = 0.0
     """Learning rate at the end of the cosine, as a share of the peak."""
+    mixture: dict[str, float] | None = None
+    """Shares of the samples by source, e.g. {'robopoint': 2, 'vsi-590k': 1}; sources that are not named are not read.
+    Each source goes through its own groups again and again, so a small one with a large share repeats; `epochs` then
+    counts as many samples as there are groups. By default every group is read once an epoch."""
     max_turns: int = 16
     """Question-answer turns of one sample; a group with more gives a new choice of them each epoch."""
 
@@ -66,7 +76,15 @@ class StageConfig:
         lengths = [self.steps, self.epochs, self.max_minutes]
         given = sum(length is not None for length in lengths)
         _require(given == 1, f"{where}: give exactly one of steps, epochs and max_minutes, not {given}.")
-        for name in ("steps", "epochs", "max_minutes", "batch_size", "accumulation", "max_turns"):
+        for name in (
+            "steps",
+            "epochs",
+            "max_minutes",
+            "batch_size",
+            "accumulation",
+            "row_tokens",
+            "max_turns",
+        ):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{where}: {name} {value} must be above 0.")
         for name in ("language_weight", "depth_weight"):
@@ -83,6 +101,12 @@ class StageConfig:
             self.warmup_steps is None or self.warmup_steps >= 0,
             f"{where}: warmup_steps {self.warmup_steps} must not be negative.",
         )
+        if self.mixture is not None:
+            shares = self.mixture.values()
+            _require(
+                all(math.isfinite(share) and share >= 0 for share in shares) and any(shares),
+                f"{where}: mixture {self.mixture}: give at least one source a share above 0, none below.",
+            )
         for module, rate in self.learning_rates.items():
             _require(
                 rate >= 0 and math.isfinite(rate),
@@ -115,16 +139,42 @@ class TrainConfig:
     """Checkpoint folder to start from instead of untrained weights."""
     seed: int = 0
     """Decides initial weights of a preset, reading order, noise, times and dropped conditions."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` computes under autocast with float32 weights."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    """`bfloat16` computes under autocast with float32 weights; `auto` takes it where the processor has it."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`."""
+    shard_size: int | None = None
+    """With several processes: split the model over so many neighbouring ones, usually the GPUs of a node, and keep
+    equal copies elsewhere (hybrid sharding). By default it is split over all."""
+    stall_minutes: float = 30.0
+    """With several processes: end the run when none has moved for so long, naming the one to blame."""
     weight_decay: float = 0.0
     """AdamW's decay of matrices; norms, biases and other vectors never decay."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the running mean and the running square of the gradient."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """`adamw8bit` keeps AdamW's two means in 8 bits a value (2 bytes instead of 8 for a weight; bitsandbytes)."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """What each transformer block keeps for its backward pass: all; results of matrix products; its input alone. Less
+    memory, more time, the same gradients."""
+    compile_blocks: bool = False
+    """Compile each transformer block by torch.compile: slow first steps, then faster ones."""
+    lora_rank: int | None = None
+    """Train low-rank adapters of this rank in place of the weights of `lora_modules`; saved models have them merged."""
+    lora_alpha: float = 32.0
+    """Adapters are scaled by `lora_alpha / lora_rank`."""
+    lora_modules: tuple[str, ...] = ("backbone",)
+    """`backbone`, `depth_head` or both: which modules adapters stand in for, in stages that train them."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm when they exceed it."""
+    latents: Literal["auto", "off", "required"] = "auto"
+    """Depth latents beside the data (`egem data annotate latents`): taken where all of it has them, never, or
+    insisted upon. With them neither depth maps nor the codec are touched. Those of another codec are an error."""
+    fast_resize: bool = False
+    """Resize pictures as transformers does where torchvision is installed, not as its twin on Pillow: about four
+    times as fast, and one value in 400 differs by one level."""
+    data_cache: Path | None = None
+    """Folder for copies of shards whose data lies behind an address; by default only what is needed is fetched."""
     workers: int = 0
     """Processes that prepare batches; 0 prepares them in the training process. Never changes a batch."""
     max_bad_fraction: float = 0.005
@@ -162,6 +212,15 @@ class TrainConfig:
             value = getattr(self, name)
             _require(value >= 1, f"{name} {value} must be at least 1.")
         _require(self.workers >= 0, f"workers {self.workers} must not be negative.")
+        _require(self.stall_minutes > 0, f"stall_minutes {self.stall_minutes} must be above 0.")
+        _require(
+            self.shard_size is None or self.shard_size > 0,
+            f"shard_size {self.shard_size} must be above 0; leave it out to split over all processes.",
+        )
+        _require(
+            self.lora_rank is None or self.lora_rank > 0,
+            f"lora_rank {self.lora_rank} must be above 0; leave it out to train the weights themselves.",
+        )
         _require(self.clip_norm > 0, f"clip_norm {self.clip_norm} must be above 0 (inf never clips).")
         _require(self.weight_decay >= 0, f"weight_decay {self.weight_decay} must not be negative.")
         _require(all(0 <= beta < 1 for beta in self.betas), f"betas {self.betas} must lie in 0..1.")
@@ -178,10 +237,44 @@ def num_steps(stage: StageConfig, num_groups: int, world_size: int = 1) -> int:
     """
     if stage.steps is not None:
         return stage.steps
-    if stage.epochs is not None:
-        groups_per_step = stage.batch_size * stage.accumulation * world_size
-        return max(1, math.ceil(stage.epochs * num_groups / groups_per_step))
+    groups_read = num_groups_read(stage, num_groups)
+    if groups_read is not None:
+        return max(1, math.ceil(groups_read / (stage.batch_size * stage.accumulation * world_size)))
     raise ConfigError(f"stage '{stage.name}': max_minutes must be turned into steps first.")
+
+
+def num_groups_read(stage: StageConfig, num_groups: int) -> int | None:
+    """Groups that a stage given in epochs reads: whole epochs are exactly that. None for other stages."""
+    return None if stage.epochs is None else math.ceil(stage.epochs * num_groups - 1e-6)
+
+
+def for_world_size(stage: StageConfig, began_with: int, size: int) -> StageConfig:
+    """The stage as `size` processes train it when its numbers are meant for `began_with`.
+
+    A step reads the same samples. Where only the accumulation changes, noise and times are the same too, and the
+    curve goes on as it would have; where the batch has to be cut up, they are drawn anew.
+
+    Args:
+        stage: as configured.
+        began_with: processes that began the run.
+        size: processes now.
+
+    Raises:
+        ConfigError: a step's samples cannot be shared out evenly.
+    """
+    if size == began_with:
+        return stage
+    if stage.accumulation * began_with % size == 0:
+        return replace(stage, accumulation=stage.accumulation * began_with // size)
+    samples = stage.batch_size * stage.accumulation * began_with
+    _require(
+        samples % size == 0,
+        f"stage '{stage.name}': the {samples} samples of a step cannot be shared out evenly to {size} processes; the "
+        f"run was begun by {began_with}, go on with a number that divides {samples}.",
+    )
+    each = samples // size
+    batch_size = max(n for n in range(1, min(stage.batch_size, each) + 1) if each % n == 0)
+    return replace(stage, batch_size=batch_size, accumulation=each // batch_size)
 
 
 def warmup_steps(stage: StageConfig, steps: int) -> int:
@@ -204,10 +297,24 @@ def learning_rate_factor(stage: StageConfig, step: int, steps: int) -> float:
 
 
 FREE_TO_CHANGE = frozenset(
-    {"run", "data", "workers", "checkpoint_every", "keep", "log_every", "trackers", "project"}
+    {
+        "run",
+        "data",
+        "data_cache",
+        "workers",
+        "shard_size",
+        "stall_minutes",
+        "activation_checkpointing",
+        "compile_blocks",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+        "trackers",
+        "project",
+    }
 )
-"""Fields that may differ when a run is resumed: none changes a loss. That the data is the same data, wherever
-it lies now, is checked by its fingerprint."""
+"""Fields that may differ when a run is resumed: none changes a loss, beyond rounding. That the data is the same
+data, wherever it lies now, is checked by its fingerprint."""
 
 
 def load_run(folder: Path) -> TrainConfig:

@@ -1,13 +1,16 @@
 """Which parameters are trained, at which rate, and how one step is applied."""
 
+import importlib.util
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from egem.core.errors import ConfigError, unknown_name
+from egem.models.lora import adapted_modules, is_adapter
 from egem.training.config import StageConfig, TrainConfig, learning_rate_factor
 
 logger = logging.getLogger(__name__)
@@ -40,9 +43,9 @@ def freeze(model: nn.Module, stage: StageConfig) -> TrainableReport:
             known = {name.rsplit(".", depth)[0] for name in names for depth in range(name.count(".") + 1)}
             top = {name for name in known if name.count(".") <= module.count(".")}
             raise unknown_name(f"module in stage '{stage.name}'", module, top)
-    parameters, num_frozen = {}, 0
+    parameters, num_frozen, adapted = {}, 0, adapted_modules(model)
     for name, parameter in model.named_parameters():
-        trained = _rate(stage, name) > 0
+        trained = is_trained(name, stage, adapted)
         parameter.requires_grad_(trained)
         parameter.grad = None
         if trained:
@@ -59,6 +62,11 @@ def freeze(model: nn.Module, stage: StageConfig) -> TrainableReport:
     )
 
 
+def is_trained(parameter: str, stage: StageConfig, adapted: Collection[str]) -> bool:
+    """Whether a stage trains a parameter: by its rate, and in modules with adapters (`adapted`) those alone."""
+    return _rate(stage, parameter) > 0 and (is_adapter(parameter) or parameter.split(".")[0] not in adapted)
+
+
 def set_training(model: nn.Module) -> None:
     """Training mode for the model and every child that learns, evaluation mode for frozen children."""
     model.train()
@@ -66,30 +74,38 @@ def set_training(model: nn.Module) -> None:
         child.train(any(parameter.requires_grad for parameter in child.parameters()))
 
 
-def make_optimizer(model: nn.Module, stage: StageConfig, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, stage: StageConfig, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW over the trained parameters: for each module one group that decays and one that does not.
 
     Vectors and scalars (norms, biases, embeddings' scales) do not decay. A group's `module` and `peak` say
     where its rate comes from.
+
+    Raises:
+        ConfigError: 8-bit states are asked for and bitsandbytes is not installed.
     """
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((_module(stage, name), parameter.ndim >= 2), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "weight_decay": config.weight_decay if decays else 0.0,
-                "module": module,
-                "peak": stage.learning_rates[module],
-                "lr": 0.0,
-            }
-            for (module, decays), parameters in groups.items()
-        ],
-        betas=config.betas,
-        fused=True,
-    )
+            members.setdefault((_module(stage, name), parameter.ndim >= 2), []).append(parameter)
+    groups = [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "module": module,
+            "peak": stage.learning_rates[module],
+            "lr": 0.0,
+        }
+        for (module, decays), parameters in members.items()
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=config.betas, fused=True)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "optimizer adamw8bit needs the package bitsandbytes; pip install 'egem[8bit]', or take adamw."
+        )
+    from bitsandbytes.optim.adamw import AdamW8bit
+
+    return AdamW8bit(groups, betas=config.betas)
 
 
 def set_learning_rates(
@@ -103,8 +119,12 @@ def set_learning_rates(
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Global 2-norm of all gradients, before any clipping; not finite when a gradient is not."""
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    """Global 2-norm of all gradients, before any clipping; not finite when a gradient is not.
+
+    Of sharded ones all processes must call it.
+    """
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
