@@ -17,7 +17,7 @@ from egem.models.interchange.tensors import TensorTable
 
 FRESH_SHARE = 0.5
 """Share of matrices at an initialisation's norm from which the head counts as untrained: random heads are near 1,
-trained ones near 0 (docs/weights.md has both measured)."""
+trained ones hit three windows of 2 % by chance only (docs/weights.md)."""
 
 RELATED_COSINE = 0.5
 """Cosine with the weights that training began with, below which it began with others. Independent weights

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def read_safetensors(path: Path) -> TensorTable:
                 if kind not in _ITEM_BYTES:
                     raise CheckpointError(f"{path}: {name} is stored as {kind}, which cannot be read here.")
                 table[name] = StoredTensor(
-                    shape=shape, num_bytes=prod(shape) * _ITEM_BYTES[kind], load=_from_safetensors(path, name)
+                    shape=shape, num_bytes=prod(shape) * _ITEM_BYTES[kind], load=partial(_load, path, name)
                 )
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; copy or download it again.") from error
@@ -103,11 +104,10 @@ def read_torch_file(path: Path) -> TensorTable:
 
 def in_memory(tensor: Tensor) -> StoredTensor:
     """A table's entry for a tensor that is there already."""
-    # Cloned, because tensors of one storage cannot be written to one safetensors file.
     return StoredTensor(
         shape=tuple(tensor.shape),
         num_bytes=tensor.numel() * tensor.element_size(),
-        load=lambda: tensor.detach().clone(memory_format=torch.contiguous_format),
+        load=partial(_copy, tensor),
     )
 
 
@@ -214,12 +214,14 @@ def require_shapes(
     )
 
 
-def _from_safetensors(path: Path, name: str) -> Callable[[], Tensor]:
-    def load() -> Tensor:
-        with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name)
+def _load(path: Path, name: str) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
 
-    return load
+
+def _copy(tensor: Tensor) -> Tensor:
+    # Tensors of one storage cannot be written to one safetensors file.
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _read(path: Path) -> TensorTable:
