@@ -185,8 +185,9 @@ def test_a_failed_save_surfaces_at_the_next_step(tmp_path, monkeypatch):
     writer.save(TENSORS, position(1))
     while not writer._pending.done():
         time.sleep(0.01)
+    assert writer.failed
     with pytest.raises(TrainingError) as error:
-        writer.check()
+        writer.wait()
     folder = tmp_path / "checkpoints" / "step-1"
     assert str(error.value) == (
         f"checkpoint not saved: no space left while writing {folder}; free some or choose another disk. "

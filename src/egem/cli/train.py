@@ -1,13 +1,17 @@
-"""`egem train`: a recipe with its fields as options, or a run to go on with."""
+"""`egem train`: a recipe with its fields as options, or a run to go on with; one process, or torchrun's many."""
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from egem.cli.options import parse
-from egem.core.errors import unknown_name
+from egem.core.errors import EgemError, unknown_name
 
 HELP = """usage: egem train RECIPE [--run FOLDER] [--data FOLDER ...] [any field of the recipe]
+       egem train RECIPE --resume [...]    the same, or go on where the run stands if it has begun
        egem train --resume RUN
+       torchrun --nproc-per-node 8 -m egem train ...    any of these on many GPUs
 
 recipes:
 {recipes}
@@ -40,8 +44,26 @@ def train(arguments: list[str]) -> None:
         name, *rest = arguments
         if name not in RECIPES:
             raise unknown_name("recipe", name, RECIPES)
-        config, resume = parse(TrainConfig, f"train {name}", rest, default=RECIPES[name]()), False
+        # A scheduler starts the same command again after a failure.
+        resume = "--resume" in rest
+        rest = [word for word in rest if word != "--resume"]
+        config = parse(TrainConfig, f"train {name}", rest, default=RECIPES[name]())
+    from egem.training.distributed import joined_processes
     from egem.training.loop import train as run
+    from egem.training.watchdog import collective_timeout
 
-    folder = run(config, resume=resume)
+    try:
+        with joined_processes(collective_timeout(config.stall_minutes)) as world:
+            folder = run(config, resume=resume)
+            if not world.is_first:
+                return
+    except EgemError as error:
+        # All processes of a run end with the same message; one of them says it.
+        if (
+            os.environ.get("RANK", "0") != "0"
+            and "--debug" not in sys.argv
+            and "lost contact" not in str(error)
+        ):
+            sys.exit(2)
+        raise
     print(f'trained model in {folder / "model"}; try: egem ask {folder / "model"} --image I.png "question"')

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from egem.batch import DepthTargets
 from egem.core.config import load_json, save_json
 from egem.core.errors import CheckpointError
 from egem.models.strict import load_strictly
@@ -151,6 +152,26 @@ class DCAECodec:
         if self.autoencoder.device != device:
             self.autoencoder.to(device)  # pyright: ignore[reportArgumentType]
         return self.autoencoder
+
+
+def target_latents(codec: DepthCodec, targets: DepthTargets) -> Float[Tensor, "map latent_channel _ _"]:
+    """The latents to generate: those that came with the batch, else the codec's."""
+    if targets.latents is not None:
+        return targets.latents.float()
+    assert targets.pixels is not None
+    return codec.encode(targets.pixels)
+
+
+def target_weight(codec: DepthCodec, targets: DepthTargets) -> Float[Tensor, "map weight_channel _ _"]:
+    """1 for latent values that valid readings determine, else 0."""
+    return targets.valid.float() if targets.latents is not None else codec.latent_weight(targets.valid)
+
+
+def target_shape(codec: DepthCodec, targets: DepthTargets) -> tuple[int, int, int, int]:
+    """Shape of `target_latents`, known without computing them."""
+    factor = 1 if targets.latents is not None else codec.factor
+    height, width = targets.valid.shape[-2:]
+    return len(targets.valid), codec.latent_channels, height // factor, width // factor
 
 
 def load_codec(folder: Path) -> DepthCodec:

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from egem.batch import Batch, Losses, Sample
+from egem.batch import Batch, DepthTargets, Losses, Sample
 from egem.core.errors import ConfigError
 from egem.data.depth import DecodedDepth, decode, target_size
 from egem.models.backbone import Backbone
 from egem.models.config import GEMConfig
 from egem.models.connector import Connector
-from egem.models.depth_codec import DepthCodec
+from egem.models.depth_codec import DepthCodec, target_latents, target_shape, target_weight
 from egem.models.depth_head import DepthHead
 from egem.models.flow_matching import Draws, draw
 from egem.models.generation import generate, prompt_batch
@@ -131,19 +131,11 @@ class GEM(nn.Module):
         """
         tokens, token_mask = self.backbone.image_tokens(hidden, batch)
         total = count = hidden.new_zeros((), dtype=torch.float32)
-        for index, targets in enumerate(batch.depth):
-            latents = self.depth_codec.encode(targets.pixels)
-            weight = self.depth_codec.latent_weight(targets.valid)
-            if draws is None:
-                chance = draw(
-                    latents.shape,
-                    dropout=self.config.condition_dropout if self.training else 0.0,
-                    generator=generator,
-                    device=latents.device,
-                    time_shift=self.config.time_shift,
-                )
-            else:
-                chance = draws[index]
+        if draws is None:
+            draws = self.draws(batch.depth, generator=generator, device=hidden.device)
+        for targets, chance in zip(batch.depth, draws, strict=True):
+            latents = target_latents(self.depth_codec, targets)
+            weight = target_weight(self.depth_codec, targets)
             condition = tokens[targets.image_index]
             condition = condition.masked_fill(chance.drop[:, None, None], 0.0)
             context = self.connector(condition)
@@ -152,6 +144,27 @@ class GEM(nn.Module):
             total = total + (errors * map_weight).sum()
             count = count + map_weight.sum()
         return total, count
+
+    def draws(
+        self, depth: Sequence[DepthTargets], *, generator: torch.Generator | None, device: torch.device
+    ) -> tuple[Draws, ...]:
+        """Noise, time and dropped conditions for maps of several sizes, drawn map after map.
+
+        Args:
+            depth: the maps; the condition is dropped in training only.
+            generator: a CPU generator; None uses torch's global one.
+            device: where the results go.
+        """
+        return tuple(
+            draw(
+                target_shape(self.depth_codec, targets),
+                dropout=self.config.condition_dropout if self.training else 0.0,
+                generator=generator,
+                device=device,
+                time_shift=self.config.time_shift,
+            )
+            for targets in depth
+        )
 
     @torch.no_grad()
     def generate_text(

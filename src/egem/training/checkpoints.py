@@ -1,8 +1,9 @@
 """Checkpoints of a run: written beside training, committed whole, found again after any crash.
 
 Tensors are saved by torch.distributed.checkpoint in its safetensors format (its own default would pickle),
-position and file list are JSON. A save goes to a temporary folder, every file is forced to disk, and a
-rename makes it a checkpoint; a folder whose files do not match its manifest is never used.
+position and file list are JSON. Each process writes one file with its parts of the tensors, whose places are in
+the file's header, so any number of processes can read them. A save goes to a temporary folder, every file is
+forced to disk, and a rename makes it a checkpoint; a folder whose files do not match its manifest is never used.
 """
 
 import hashlib
@@ -13,21 +14,26 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from egem.core.config import load_json, save_json
 from egem.core.errors import CheckpointError, ConfigError, EgemError, TrainingError
 from egem.core.files import disk_errors_named, new_folder
+from egem.training.distributed import World, failing_together, from_first, texts_of_all
+from egem.training.sharding import is_first_copy
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +58,7 @@ class Position:
     data: str
     """Fingerprint of the data."""
     world_size: int
-    """Processes that trained together."""
+    """Processes for which the configuration gives batch size and accumulation: those that began the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +77,19 @@ class Manifest:
 
 
 class CheckpointWriter:
-    """Saves in a background thread, one at a time; used as a context manager, it waits for the last one."""
+    """Saves in a background thread, one at a time; used as a context manager, it waits for the last one.
 
-    def __init__(self, run: Path, *, keep: int) -> None:
+    Args:
+        run: folder of the run, the same for all processes.
+        keep: checkpoints to keep.
+        world: processes that save together, each what it holds; all must create and call it alike.
+    """
+
+    def __init__(self, run: Path, *, keep: int, world: World = World()) -> None:  # noqa: B008 - frozen
         self._run = run
         self._keep = keep
+        # The thread's collectives must not meet those of training.
+        self._world = world.with_own_group()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -103,19 +117,23 @@ class CheckpointWriter:
             TrainingError: the save before this one failed.
         """
         self.wait()
-        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        copies = {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in tensors.items()
+            if is_first_copy(tensor)
+        }
         self._pending = self._pool.submit(self._write, copies, position)
 
-    def check(self) -> None:
-        """Raise the error of a save that has failed in the meantime; never waits."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
+    @property
+    def failed(self) -> bool:
+        """Whether a save is known to have failed; never waits. Processes may know it at different times."""
+        return self._pending is not None and self._pending.done() and self._pending.exception() is not None
 
     def wait(self) -> None:
         """Return when the last save is on disk.
 
         Raises:
-            TrainingError: it failed; what was saved before is intact.
+            TrainingError: it failed, here or on another process; what was saved before is intact.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -127,7 +145,9 @@ class CheckpointWriter:
 
     def _write(self, tensors: dict[str, Tensor], position: Position) -> None:
         folder = self._run / CHECKPOINTS_FOLDER / f"step-{position.step}"
-        write_checkpoint(folder, tensors, position)
+        write_checkpoint(folder, tensors, position, self._world)
+        if not self._world.is_first:
+            return
         point_to(self._run / LAST_LINK, folder)
         # Only now that the new one is committed may an old one go.
         for old in checkpoint_folders(self._run)[: -self._keep]:
@@ -135,27 +155,83 @@ class CheckpointWriter:
         logger.info("saved %s", folder)
 
 
-def write_checkpoint(folder: Path, tensors: dict[str, Tensor], position: Position) -> None:
+def write_checkpoint(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    position: Position,
+    world: World = World(),  # noqa: B008 - frozen
+) -> None:
     """Write one checkpoint; the folder appears whole or not at all.
 
+    Args:
+        folder: seen by all processes.
+        tensors: in CPU memory; of sharded ones, this process's part is written.
+        position: the same on all processes.
+        world: processes that write together; all must call it.
+
     Raises:
-        EgemError: full disk, or a folder that cannot be written.
+        EgemError: full disk, or a folder that cannot be written, on any process.
     """
-    with new_folder(folder) as temporary:
-        _ignore_single_process_warning()
-        try:
-            writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-            save_distributed(tensors, storage_writer=writer, no_dist=True)
-        except CheckpointException as error:
-            # torch wraps what happened; a full disk must stay recognisable.
-            raise next(iter(error.failures.values()))[0] from error
-        save_json(position, temporary / POSITION_FILE)
-        files = {
-            str(path.relative_to(temporary)): FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
-            for path in sorted(temporary.rglob("*"))
-            if path.is_file()
-        }
-        save_json(Manifest(files=files), temporary / MANIFEST_FILE)
+    with ExitStack() as stack:
+        temporary = folder
+        with failing_together(world):
+            if world.is_first:
+                temporary = stack.enter_context(new_folder(folder))
+        if world.size > 1:
+            # The first process's temporary folder, which has its process number in the name.
+            temporary = temporary_of(folder, from_first(os.getpid(), world))
+        entries: dict[str, FileEntry] = {}
+        with failing_together(world), disk_errors_named(folder):
+            path = _write_tensors(temporary, tensors, world.rank)
+            if path is not None:
+                entries[path.name] = _entry(path)
+        for text in texts_of_all("\n".join(f"{n} {e.bytes} {e.sha256}" for n, e in entries.items()), world):
+            for line in text.splitlines():
+                name, size, sha256 = line.split(" ")
+                entries[name] = FileEntry(bytes=int(size), sha256=sha256)
+        with failing_together(world):
+            if world.is_first:
+                save_json(position, temporary / POSITION_FILE)
+                entries[POSITION_FILE] = _entry(temporary / POSITION_FILE)
+                save_json(Manifest(files=entries), temporary / MANIFEST_FILE)
+                stack.close()
+
+
+def _write_tensors(folder: Path, tensors: dict[str, Tensor], rank: int) -> Path | None:
+    """Write a process's file and force it to disk; None if it has nothing to write."""
+    if not tensors:
+        return None
+    _ignore_single_process_warning()
+    try:
+        writer = _RankWriter(folder, rank)
+        save_distributed(tensors, storage_writer=writer, planner=_RankPlanner(), no_dist=True)
+    except CheckpointException as error:
+        # torch wraps what happened; a full disk must stay recognisable.
+        raise next(iter(error.failures.values()))[0] from error
+    path = folder / f"shard-{rank + 1:05}-model-00001-of-00001.safetensors"
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return path
+
+
+class _RankWriter(HuggingFaceStorageWriter):
+    """One file for each process, without asking the others."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        super().__init__(str(folder), save_distributed=True)
+        self._rank = rank
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        """The file's number is the process's."""
+        return [replace(plan, storage_data={"shard_index": self._rank + 1}) for plan in plans]
+
+
+class _RankPlanner(DefaultSavePlanner):
+    """Writes what this process holds; the parts of the others are in their files."""
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        """The parent would miss the other processes' parts."""
+        return all_plans, Metadata({})
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
@@ -261,6 +337,15 @@ def point_to(link: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(os.path.relpath(target, link.parent))
         temporary.replace(link)
+
+
+def temporary_of(folder: Path, process: int) -> Path:
+    """Where `egem.core.files.new_folder` lets that process write what is to become `folder`."""
+    return folder.with_name(f".{folder.name}.{process}.tmp")
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
 
 
 def _step(folder: Path) -> int:

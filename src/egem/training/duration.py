@@ -10,18 +10,17 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import torch
-
 from egem.data.prepare import Preparer
 from egem.models.gem import GEM
 from egem.shards import RecordGroups
 from egem.training.config import TrainConfig
-from egem.training.distributed import World, current_world, from_first, sum_gradients
+from egem.training.distributed import World, from_first
 from egem.training.feed import stage_batches
-from egem.training.host import device_of, keep_freed_memory
+from egem.training.host import compute_dtype, device_of, keep_freed_memory
 from egem.training.optimizer import freeze, gradient_norm, make_optimizer, trained_parameters
 from egem.training.run import load_model
-from egem.training.step import Clock, accumulate_gradient, draw_seed
+from egem.training.sharding import settle
+from egem.training.step import Clock, accumulate_gradient, step_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +29,18 @@ _MEASURED = 5
 
 
 def measure_step_seconds(config: TrainConfig) -> dict[str, float]:
-    """Seconds that one optimizer step of each stage takes on this machine, loading included.
+    """Seconds that one optimizer step of each stage takes in one process on this machine, loading included.
 
     Checkpoints and probes are not included. Nothing is left behind; `config.run` is not touched.
     """
-    world = current_world()
+    world = World()
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="egem-measure-") as folder:
         config = replace(config, run=Path(folder) / "run")
-        model = load_model(config, world).to(device_of(config.device))
+        model = load_model(config).to(device_of(config.device))
         model.save_pretrained(config.run / "model")
-        preparer = Preparer.from_checkpoint(config.run / "model")
-        groups = RecordGroups(config.data)
+        preparer = Preparer.from_checkpoint(config.run / "model", fast_resize=config.fast_resize)
+        groups = RecordGroups(config.data, cache=config.data_cache)
         return {
             stage.name: _measure(config, index, model, groups, preparer, world)
             for index, stage in enumerate(config.stages)
@@ -55,7 +54,7 @@ def resolve_minutes(
 
     Args:
         config: of the run.
-        model: on its device; its weights stay as they are.
+        model: on its device, sharded if there are several processes; its weights stay as they are.
         groups: the data.
         preparer: of the run's checkpoint.
         world: all processes take the first one's numbers.
@@ -83,6 +82,7 @@ def _measure(
     """Median seconds of a few steps, taken with a learning rate of 0 so that the weights stay as they are."""
     stage = config.stages[index]
     freeze(model, stage)
+    settle(model)
     parameters = trained_parameters(model)
     optimizer = make_optimizer(model, stage, config)
     steps = _WARM_UP + _MEASURED
@@ -96,14 +96,13 @@ def _measure(
             model,
             micro_batches,
             stage=stage,
-            seeds=[draw_seed(config.seed, stage.name, step, micro) for micro in range(stage.accumulation)],
+            seeds=step_seeds(config, stage, step, world),
             device=model.device,
-            dtype=getattr(torch, config.dtype),
+            dtype=compute_dtype(config.dtype, model.device),
             world=world,
             clock=clock,
         )
         with clock.time("optimizer"):
-            sum_gradients(parameters, world)
             float(gradient_norm(parameters))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

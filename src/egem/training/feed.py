@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 from egem.batch import Batch
+from egem.data.latents import LatentRecipe, open_latents
 from egem.data.loader import batches
-from egem.data.order import ReadingOrder
+from egem.data.order import MixtureOrder, Order, ReadingOrder
 from egem.data.prepare import Preparer
 from egem.shards import RecordGroups
-from egem.training.config import TrainConfig
+from egem.training.config import TrainConfig, num_groups_read
 from egem.training.distributed import OrderOfRank, World
+from egem.training.run import MODEL_LINK
 from egem.training.step import draw_seed
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -26,7 +28,8 @@ def stage_batches(
 ) -> Iterator[Batch]:
     """This process's micro-batches of a stage, `accumulation` to a step.
 
-    Each stage reads in an order of its own.
+    Each stage reads in an order of its own. Over an epoch all processes together read every group exactly once.
+    A stage given in epochs ends with the last of them: what is left of its last step are empty batches.
 
     Args:
         config: of the run.
@@ -38,17 +41,35 @@ def stage_batches(
         num_steps: how many.
     """
     stage = config.stages[index]
-    order = ReadingOrder(len(groups), draw_seed(config.seed, stage.name, 0, -1))
+    order, latents = reading_order(config, index, groups), None
+    if stage.depth_weight > 0 and config.latents != "off":
+        recipe = LatentRecipe.from_checkpoint(config.run / MODEL_LINK, preparer)
+        latents = open_latents(groups, recipe, config.latents)
     return batches(
         groups,
         preparer,
-        OrderOfRank(order=order, world=world),
+        OrderOfRank(order=order, world=world, num_groups=num_groups_read(stage, len(groups))),
         batch_size=stage.batch_size,
         start_step=start * stage.accumulation,
         num_steps=num_steps * stage.accumulation,
         workers=config.workers,
         max_turns=stage.max_turns,
+        row_tokens=stage.row_tokens,
         max_bad_fraction=config.max_bad_fraction,
         with_depth=stage.depth_weight > 0,
+        latents=latents,
         quarantine=config.run / QUARANTINE_FILE,
     )
+
+
+def reading_order(config: TrainConfig, index: int, groups: RecordGroups) -> Order:
+    """The order of a stage, its own: every group once an epoch, or sources in the shares of its mixture.
+
+    Raises:
+        ConfigError: the mixture names a source that the data does not have.
+    """
+    stage = config.stages[index]
+    seed = draw_seed(config.seed, stage.name, 0, -1)
+    if stage.mixture is None:
+        return ReadingOrder(len(groups), seed)
+    return MixtureOrder(groups.source, groups.sources, stage.mixture, seed)

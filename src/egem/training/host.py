@@ -33,6 +33,21 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type to compute in: `auto` takes bfloat16 where the processor multiplies it natively.
+
+    A processor without such instructions emulates them: the tiny preset's step takes ten times as long in
+    bfloat16 as in float32 on an AVX2 machine, and about half on one with AVX-512-BF16.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
 def keep_freed_memory() -> bool:
     """Tell glibc to keep freed memory instead of returning it to the kernel; True where that worked.
 

@@ -4,11 +4,10 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from egem.batch import Batch
@@ -19,12 +18,21 @@ from egem.data.prepare import Preparer
 from egem.models.gem import GEM
 from egem.shards import RecordGroups
 from egem.training.checkpoints import CheckpointWriter, Position, load_position
-from egem.training.config import CONFIG_FILE, StageConfig, TrainConfig, num_steps
-from egem.training.distributed import World, any_over_ranks, current_world, sum_gradients
+from egem.training.config import CONFIG_FILE, StageConfig, TrainConfig, for_world_size, num_steps
+from egem.training.distributed import (
+    World,
+    any_over_ranks,
+    current_world,
+    failing_together,
+    naming_lost_contact,
+    require_equal,
+    texts_of_all,
+)
 from egem.training.duration import resolve_minutes
 from egem.training.feed import stage_batches
-from egem.training.host import device_of, keep_freed_memory
+from egem.training.host import compute_dtype, device_of, keep_freed_memory
 from egem.training.metrics import Metrics
+from egem.training.model_options import apply_model_options
 from egem.training.optimizer import (
     freeze,
     gradient_norm,
@@ -43,9 +51,11 @@ from egem.training.run import (
     load_model,
     reconcile,
 )
+from egem.training.sharding import local_part, settle, shard
 from egem.training.signals import Stopped, StopSignals
 from egem.training.state import load_state, state_tensors
-from egem.training.step import Clock, StepLosses, accumulate_gradient, draw_seed
+from egem.training.step import Clock, StepLosses, accumulate_gradient, step_seeds
+from egem.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -73,132 +83,196 @@ def train(
     """
     world = current_world()
     keep_freed_memory()
-    # What cannot be read is refused before there is a run folder.
-    groups = RecordGroups(config.data)
-    if model is None and not (config.run / MODEL_LINK).exists():
-        model = load_model(config, world)
-    with claim_run(config.run, world), StopSignals() as signals:
-        config = reconcile(config, world, resume=resume)
-        checkpoint = latest_checkpoint(config.run, world) if resume else None
-        position = None if checkpoint is None else _checked_position(checkpoint, config, groups, world)
-        if model is None or (config.run / MODEL_LINK).exists():
-            model = load_model(config, world)
-        model.to(device_of(config.device))
-        if checkpoint is None:
-            export_model(model, config.run, INITIAL, world)
-        preparer = Preparer.from_checkpoint(config.run / MODEL_LINK)
-        if position is None:
-            config = resolve_minutes(config, model, groups, preparer, world)
-            if world.is_first:
-                save_json(config, config.run / CONFIG_FILE)
-
-        lengths = [num_steps(stage, len(groups), world.size) for stage in config.stages]
-        finished = 0 if position is None else position.step
+    with naming_lost_contact(world), StopSignals() as signals:
+        described = [json.dumps(value) for value in to_dict(config).values()]
+        require_equal([f"'{field.name}'" for field in fields(config)], described, world)
+        # What cannot be read is refused before there is a run folder.
+        with failing_together(world):
+            groups = RecordGroups(config.data, cache=config.data_cache)
+            if model is None and not (config.run / MODEL_LINK).exists():
+                model = load_model(config)
+        require_equal(["fingerprint of the data"], [groups.fingerprint], world)
         with (
-            CheckpointWriter(config.run, keep=config.keep) as writer,
-            Metrics(config, after=finished, num_steps=sum(lengths), enabled=world.is_first) as metrics,
+            claim_run(config.run, world),
+            Watchdog(world, minutes=config.stall_minutes, run=config.run) as watchdog,
         ):
-            run = Run(config, model, groups, preparer, tuple(probes), world, writer, metrics, signals)
-            names = [stage.name for stage in config.stages]
-            current = 0 if position is None else names.index(position.stage)
-            for index in range(current, len(config.stages)):
-                resumed = checkpoint if index == current else None
-                start = position.stage_step if position is not None and index == current else 0
-                train_stage(
-                    run,
-                    index,
-                    before=sum(lengths[:index]),
-                    steps=lengths[index],
-                    start=start,
-                    checkpoint=resumed,
-                )
-    logger.info("finished %d steps; the model is %s", sum(lengths), config.run / MODEL_LINK)
+            run = _prepare(config, model, groups, tuple(probes), world, signals, watchdog, resume=resume)
+            _train_stages(run)
     return config.run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What all stages of a run share."""
 
     config: TrainConfig
+    """With batch sizes and accumulation as these processes use them."""
+    lengths: tuple[int, ...]
+    """Steps of each stage."""
     model: GEM
     groups: RecordGroups
     preparer: Preparer
     probes: tuple[Probe, ...]
     world: World
-    writer: CheckpointWriter
-    metrics: Metrics
+    began_with: int
+    """Processes that began the run."""
     signals: StopSignals
+    watchdog: Watchdog
+    checkpoint: Path | None
+    """To go on from."""
+    position: Position | None
+    """Its position."""
+
+
+def _prepare(
+    config: TrainConfig,
+    model: GEM | None,
+    groups: RecordGroups,
+    probes: tuple[Probe, ...],
+    world: World,
+    signals: StopSignals,
+    watchdog: Watchdog,
+    *,
+    resume: bool,
+) -> Run:
+    """Find out where the run stands, and bring model and configuration there."""
+    with failing_together(world):
+        config = reconcile(config, world, resume=resume)
+    checkpoint = latest_checkpoint(config.run, world) if resume else None
+    with failing_together(world):
+        position = None if checkpoint is None else _checked_position(checkpoint, config, groups)
+        if model is None or (config.run / MODEL_LINK).exists():
+            model = load_model(config)
+        device = device_of(config.device)
+    if checkpoint is None:
+        export_model(model, config.run, INITIAL, world)
+    apply_model_options(model, config, world)
+    if world.size > 1:
+        watchdog.begins("sharding")
+        dtype = compute_dtype(config.dtype, device)
+        shard(model, world, device=device, dtype=dtype, shard_size=config.shard_size)
+    else:
+        model.to(device)
+    preparer = Preparer.from_checkpoint(config.run / MODEL_LINK, fast_resize=config.fast_resize)
+    if position is None:
+        config = resolve_minutes(config, model, groups, preparer, world)
+        with failing_together(world):
+            if world.is_first:
+                save_json(config, config.run / CONFIG_FILE)
+    began_with = world.size if position is None else position.world_size
+    stages = tuple(for_world_size(stage, began_with, world.size) for stage in config.stages)
+    return Run(
+        config=replace(config, stages=stages),
+        lengths=tuple(num_steps(stage, len(groups), began_with) for stage in config.stages),
+        model=model,
+        groups=groups,
+        preparer=preparer,
+        probes=probes,
+        world=world,
+        began_with=began_with,
+        signals=signals,
+        watchdog=watchdog,
+        checkpoint=checkpoint,
+        position=position,
+    )
+
+
+def _train_stages(run: Run) -> None:
+    config, position = run.config, run.position
+    finished = 0 if position is None else position.step
+    total = sum(run.lengths)
+    with (
+        CheckpointWriter(config.run, keep=config.keep, world=run.world) as writer,
+        Metrics(config, after=finished, num_steps=total, enabled=run.world.is_first) as metrics,
+    ):
+        names = [stage.name for stage in config.stages]
+        current = 0 if position is None else names.index(position.stage)
+        for index in range(current, len(config.stages)):
+            start = position.stage_step if position is not None and index == current else 0
+            train_stage(
+                run,
+                index,
+                writer,
+                metrics,
+                start=start,
+                checkpoint=run.checkpoint if index == current else None,
+            )
+    logger.info("finished %d steps; the model is %s", total, config.run / MODEL_LINK)
 
 
 def train_stage(
-    run: Run, index: int, *, before: int, steps: int, start: int = 0, checkpoint: Path | None = None
+    run: Run,
+    index: int,
+    writer: CheckpointWriter,
+    metrics: Metrics,
+    *,
+    start: int = 0,
+    checkpoint: Path | None = None,
 ) -> None:
     """Train one stage to its end.
 
     Args:
         run: what the stages share.
         index: which stage.
-        before: steps of all earlier stages.
-        steps: of this one.
+        writer: of checkpoints.
+        metrics: where the numbers go.
         start: steps of it that are done already.
         checkpoint: to go on from.
     """
     config, model, world = run.config, run.model, run.world
-    stage = config.stages[index]
+    stage, steps, before = config.stages[index], run.lengths[index], sum(run.lengths[:index])
 
     # 1. Choose what learns.
     report = freeze(model, stage)
-    if world.is_first:
-        log_report(report)
-        content = json.dumps(to_dict(report), indent=2) + "\n"
-        write_atomically(config.run / f"trainable-{stage.name}.json", content.encode())
+    settle(model)
+    with failing_together(world):
+        if world.is_first:
+            log_report(report)
+            content = json.dumps(to_dict(report), indent=2) + "\n"
+            write_atomically(config.run / f"trainable-{stage.name}.json", content.encode())
     parameters = trained_parameters(model)
     optimizer = make_optimizer(model, stage, config)
     if checkpoint is not None:
-        load_state(checkpoint, model, optimizer)
+        with failing_together(world):
+            load_state(checkpoint, model, optimizer)
         logger.info("going on from %s: stage %s, step %d of %d", checkpoint, stage.name, start, steps)
 
     # 2. Open the data where the stage stands.
     loaded = stage_batches(
         config, index, run.groups, run.preparer, world, start=start, num_steps=steps - start
     )
-    dtype, device = getattr(torch, config.dtype), model.device
+    dtype, device = compute_dtype(config.dtype, model.device), model.device
     samples_per_step = stage.batch_size * stage.accumulation * world.size
     for step in range(start, steps):
-        clock = Clock()
+        done = before + step + 1
+        run.watchdog.begins("step", step=done)
+        clock = Clock(begins=run.watchdog.begins)
 
         # 3. Learning rates of this step.
         rates = set_learning_rates(optimizer, stage, step, steps)
 
         # 4. The step's micro-batches.
-        with clock.time("loader"):
+        with clock.time("loader"), failing_together(world):
             micro_batches = list(islice(loaded, stage.accumulation))
 
         # 5. Gradient of the loss over all of them, on all processes.
-        seeds = [
-            draw_seed(config.seed, stage.name, step, micro * world.size + world.rank)
-            for micro in range(stage.accumulation)
-        ]
         losses = accumulate_gradient(
             model,
             micro_batches,
             stage=stage,
-            seeds=seeds,
+            seeds=step_seeds(config, stage, step, world),
             device=device,
             dtype=dtype,
             world=world,
             clock=clock,
         )
-        with clock.time("backward"):
-            sum_gradients(parameters, world)
 
         # 6. Stop before a broken gradient reaches the weights; limit its norm.
         with clock.time("optimizer"):
             norm_tensor = gradient_norm(parameters)
             norm = float(norm_tensor)
             if not (math.isfinite(losses.total) and math.isfinite(norm)):
-                raise _non_finite(run, stage, before + step + 1, losses, norm, micro_batches)
+                raise _non_finite(run, stage, done, losses, norm, micro_batches)
             if norm > config.clip_norm:
                 nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm_tensor)
 
@@ -207,73 +281,68 @@ def train_stage(
             optimizer.zero_grad(set_to_none=True)
 
         # 8. Probes that are due.
-        done = before + step + 1
         is_last = step + 1 == steps
         values = _values(losses, rates, norm, clock)
         values["data/epoch"] = (step + 1) * samples_per_step / len(run.groups)
-        if world.is_first:
-            values |= run_probes(
-                run.probes,
-                model,
-                run.preparer,
-                step=done,
-                stage=stage.name,
-                is_last=is_last,
-                folder=config.run,
-            )
+        run.watchdog.begins("probes")
+        values |= run_probes(
+            run.probes,
+            model,
+            run.preparer,
+            step=done,
+            stage=stage.name,
+            is_last=is_last,
+            folder=config.run,
+            world=world,
+        )
 
         # 9. Metrics.
-        run.metrics.write(step=done, stage=stage.name, stage_step=step + 1, values=values)
+        with failing_together(world):
+            metrics.write(step=done, stage=stage.name, stage_step=step + 1, values=values)
 
         # 10. Checkpoint.
-        run.writer.check()
-        stop = any_over_ranks(run.signals.received is not None, world)
+        run.watchdog.begins("checkpoint")
+        stop, failed = any_over_ranks([run.signals.received is not None, writer.failed], world)
+        if failed:
+            writer.wait()
         if done % config.checkpoint_every == 0 or is_last or stop:
-            _save(run, optimizer, stage, done=done, stage_step=step + 1)
+            with failing_together(world):
+                metrics.sync()
+            writer.save(state_tensors(model, optimizer), _position(run, stage, done, step + 1))
 
         # 11. Asked to stop?
         if stop:
-            run.writer.wait()
+            writer.wait()
             raise Stopped(
                 f"stopped by {run.signals.received or 'a signal'} after step {done}, everything is saved; "
                 f"go on with: egem train --resume {config.run}"
             )
 
     # 12. The stage's model.
-    run.writer.wait()
+    run.watchdog.begins("export")
+    writer.wait()
     export_model(model, config.run, stage.name, world)
 
 
-def _checked_position(checkpoint: Path, config: TrainConfig, groups: RecordGroups, world: World) -> Position:
+def _checked_position(checkpoint: Path, config: TrainConfig, groups: RecordGroups) -> Position:
     position = load_position(checkpoint)
     if position.data != groups.fingerprint:
         raise CheckpointError(
             f"{', '.join(map(str, config.data))}: not the data that {config.run} was trained on so far; "
             "resume with that data, or start a new run folder."
         )
-    if position.world_size != world.size:
-        raise CheckpointError(
-            f"{config.run} was trained by {position.world_size} processes, these are {world.size}; "
-            "resume with as many, or start a new run folder."
-        )
     return position
 
 
-def _save(
-    run: Run, optimizer: torch.optim.Optimizer, stage: StageConfig, *, done: int, stage_step: int
-) -> None:
-    if not run.world.is_first:
-        return
-    run.metrics.sync()
-    position = Position(
+def _position(run: Run, stage: StageConfig, done: int, stage_step: int) -> Position:
+    return Position(
         step=done,
         stage=stage.name,
         stage_step=stage_step,
         seed=run.config.seed,
         data=run.groups.fingerprint,
-        world_size=run.world.size,
+        world_size=run.began_with,
     )
-    run.writer.save(state_tensors(run.model, optimizer), position)
 
 
 def _values(losses: StepLosses, rates: dict[str, float], norm: float, clock: Clock) -> dict[str, float]:
@@ -299,22 +368,30 @@ def _values(losses: StepLosses, rates: dict[str, float], norm: float, clock: Clo
 def _non_finite(
     run: Run, stage: StageConfig, step: int, losses: StepLosses, norm: float, micro_batches: list[Batch]
 ) -> TrainingError:
-    name = NON_FINITE_FILE if run.world.is_first else f"non-finite-{run.world.rank}.json"
-    broken = [
-        name for name, p in run.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
-    ]
+    """Write down what this process was given; the error is the same on all of them, and all come here."""
+    world = run.world
+    name = NON_FINITE_FILE if world.size == 1 else f"non-finite-{world.rank}.json"
+    named = [(name, p.grad) for name, p in run.model.named_parameters() if p.grad is not None]
+    broken = any_over_ranks([not bool(local_part(gradient).isfinite().all()) for _, gradient in named], world)
+    ranks = [rank for rank, text in enumerate(texts_of_all("" if losses.finite_here else "x", world)) if text]
     report = {
         "step": step,
         "stage": stage.name,
         "loss": {"total": losses.total, "language": losses.language, "depth": losses.depth},
         "gradient_norm": norm,
+        "finite_here": losses.finite_here,
         "record_ids": [list(batch.record_ids) for batch in micro_batches],
-        "non_finite_gradients": broken,
+        "non_finite_gradients": [
+            name for (name, _), is_broken in zip(named, broken, strict=True) if is_broken
+        ],
     }
     path = run.config.run / name
-    write_atomically(path, (json.dumps(to_dict(report), indent=2) + "\n").encode())
+    with failing_together(world):
+        write_atomically(path, (json.dumps(to_dict(report), indent=2) + "\n").encode())
     shown = ", ".join(f"{kind} {value}" for kind, value in report["loss"].items() if value is not None)
+    where = run.config.run / f"non-finite-{ranks[0] if ranks else 0}.json" if world.size > 1 else path
+    by = f" on rank {', '.join(map(str, ranks))}" if world.size > 1 and ranks else ""
     return TrainingError(
-        f"step {step} (stage {stage.name}): not finite: loss {shown}, gradient norm {norm}. The step was not "
-        f"applied; its records are listed in {path}. Look at them, or lower the learning rate and resume."
+        f"step {step} (stage {stage.name}): not finite{by}: loss {shown}, gradient norm {norm}. The step was not "
+        f"applied; its records are listed in {where}. Look at them, or lower the learning rate and resume."
     )

@@ -3,6 +3,7 @@
 A recipe hands them to `train`. Their numbers join the metrics of the step they ran after.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from egem.data.order import ReadingOrder
 from egem.data.prepare import Preparer
 from egem.models.gem import GEM
 from egem.shards import RecordGroups
+from egem.training.distributed import World, failing_together
+from egem.training.sharding import free_gathered
 
 ProbeFunction = Callable[[GEM, Preparer, int, Path], dict[str, float]]
 """(model in evaluation mode, its preparer, steps finished, folder for pictures) -> finite numbers by name."""
@@ -54,8 +57,12 @@ def run_probes(
     stage: str,
     is_last: bool,
     folder: Path,
+    world: World = World(),  # noqa: B008 - frozen
 ) -> dict[str, float]:
     """The numbers of the probes that are due, named `<probe>/<number>`.
+
+    With several processes each runs all of them alike, because a sharded model is run by all together; what the
+    first one writes is kept.
 
     Args:
         probes: all of the run.
@@ -65,6 +72,7 @@ def run_probes(
         stage: current stage.
         is_last: whether this was the stage's last step.
         folder: of the run.
+        world: all processes.
     """
     values: dict[str, float] = {}
     for probe in probes:
@@ -72,12 +80,28 @@ def run_probes(
             continue
         if step % probe.every and not is_last:
             continue
-        place = folder / "probes" / probe.name
-        place.mkdir(parents=True, exist_ok=True)
-        with evaluation_mode(model), torch.no_grad():
+        with (
+            failing_together(world),
+            evaluation_mode(model),
+            torch.no_grad(),
+            _place(folder, probe, world) as place,
+        ):
             found = probe.run(model, preparer, step, place)
+        free_gathered(model)
         values.update({f"{probe.name}/{name}": float(value) for name, value in found.items()})
     return values
+
+
+@contextmanager
+def _place(folder: Path, probe: Probe, world: World) -> Iterator[Path]:
+    """Where a probe may write; of all processes but the first, it is thrown away."""
+    if not world.is_first:
+        with tempfile.TemporaryDirectory(prefix="egem-probe-") as place:
+            yield Path(place)
+        return
+    place = folder / "probes" / probe.name
+    place.mkdir(parents=True, exist_ok=True)
+    yield place
 
 
 @contextmanager

@@ -11,8 +11,11 @@ import fcntl
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import torch
+from torch.distributed.fsdp import FSDPModule
 
 from egem.core.errors import ConfigError
 from egem.core.files import disk_errors_named
@@ -20,7 +23,8 @@ from egem.models.gem import GEM
 from egem.models.presets import build
 from egem.training.checkpoints import find_latest, point_to, remove_after
 from egem.training.config import CONFIG_FILE, TrainConfig, check_same_run, load_run
-from egem.training.distributed import World, from_first, wait_for_all
+from egem.training.distributed import World, failing_together, from_first, wait_for_all
+from egem.training.sharding import whole_model
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +35,23 @@ _LOCK_FILE = ".lock"
 
 @contextmanager
 def claim_run(run: Path, world: World) -> Iterator[None]:
-    """Create the folder if need be, and keep other training processes out of it.
+    """Create the folder if need be, and keep other runs out of it; all processes of this one enter together.
 
     The lock vanishes with the process, however it ends.
 
     Raises:
-        ConfigError: another process is training there.
+        ConfigError: another run is training there.
         EgemError: the folder cannot be written.
     """
-    if not world.is_first:
+    with ExitStack() as stack:
+        with failing_together(world):
+            if world.is_first:
+                stack.enter_context(_locked(run))
         yield
-        return
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
     with disk_errors_named(run):
         run.mkdir(parents=True, exist_ok=True)
         lock = (run / _LOCK_FILE).open("w")
@@ -65,7 +75,8 @@ def reconcile(config: TrainConfig, world: World, *, resume: bool) -> TrainConfig
     Raises:
         ConfigError: the folder holds a run already, or one with another configuration.
     """
-    if not (config.run / CONFIG_FILE).exists():
+    begun = bool(from_first(int((config.run / CONFIG_FILE).exists()), world))
+    if not begun:
         if world.is_first:
             (config.run / MODEL_LINK).unlink(missing_ok=True)
             remove_models(config.run)
@@ -86,15 +97,16 @@ def latest_checkpoint(run: Path, world: World) -> Path | None:
         CheckpointError: there are checkpoints, all of them damaged.
     """
     step = -1
-    if world.is_first:
-        found = find_latest(run)
-        step = -1 if found is None else int(found.name.removeprefix("step-"))
-        remove_after(run, step)
+    with failing_together(world):
+        if world.is_first:
+            found = find_latest(run)
+            step = -1 if found is None else int(found.name.removeprefix("step-"))
+            remove_after(run, step)
     step = from_first(step, world)
     return None if step < 0 else run / "checkpoints" / f"step-{step}"
 
 
-def load_model(config: TrainConfig, world: World) -> GEM:
+def load_model(config: TrainConfig) -> GEM:
     """The run's model on the CPU: from the run folder if it is there already, else from preset or checkpoint.
 
     Raises:
@@ -103,28 +115,34 @@ def load_model(config: TrainConfig, world: World) -> GEM:
     """
     stored = config.run / MODEL_LINK
     if stored.exists():
-        return GEM.from_pretrained(stored)
+        return GEM.from_pretrained(stored, dtype=torch.float32)
     if config.checkpoint is None:
         assert config.preset is not None
         return build(config.preset, seed=config.seed)
     from egem.models.pretrained import load
 
-    return load(config.checkpoint, preset=config.preset)
+    # Weights are trained in float32, whatever they are stored in; `dtype` is what is computed in.
+    return load(config.checkpoint, preset=config.preset, dtype=torch.float32)
 
 
 def export_model(model: GEM, run: Path, name: str, world: World) -> None:
     """Write `model-<name>` and let `model` lead to it; the one before it is removed afterwards.
 
-    Does nothing but the missing parts if a crash interrupted an earlier call.
+    Does nothing but the missing parts if a crash interrupted an earlier call. All processes must call it; a
+    sharded model is put together in the first one's memory.
     """
     folder = run / f"{MODEL_LINK}-{name}"
-    if world.is_first:
-        if not folder.exists():
-            model.save_pretrained(folder)
-        point_to(run / MODEL_LINK, folder)
-        remove_models(run, but=folder)
-        logger.info("model saved as %s", run / MODEL_LINK)
-    wait_for_all(world)
+    whole: GEM | None = model
+    if isinstance(model, FSDPModule) and not from_first(int(folder.exists()), world):
+        whole = whole_model(model, run / MODEL_LINK, world)
+    with failing_together(world):
+        if world.is_first:
+            if not folder.exists():
+                assert whole is not None
+                whole.save_pretrained(folder)
+            point_to(run / MODEL_LINK, folder)
+            remove_models(run, but=folder)
+            logger.info("model saved as %s", run / MODEL_LINK)
 
 
 def remove_models(run: Path, *, but: Path | None = None) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from egem.training.checkpoints import load_tensors, stored_tensors
+from egem.training.sharding import local_part
 
 _OPTIMIZER = "optimizer."
 _MODEL = "model."
@@ -15,7 +17,7 @@ def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
     """Every tensor that training can change, or that loading the model alone would not bring back.
 
     Frozen weights are included: a run can then be resumed whatever has happened to where it started from.
-    Tied weights are stored once.
+    Tied weights are stored once. Of a sharded model, each process has its part of everything.
     """
     return {**_model_tensors(model), **_optimizer_tensors(model, optimizer)}
 
@@ -36,11 +38,20 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     for name, stored in stored_tensors(folder).items():
         parameter = parameters.get(name.removeprefix(_OPTIMIZER).rpartition(".")[0])
         if name.startswith(_OPTIMIZER) and parameter is not None:
-            moments[name] = torch.empty_like(stored, device=parameter.device)
+            moments[name] = _empty_moment(parameter, stored)
     load_tensors(folder, {**_model_tensors(model), **moments})
     for name, moment in moments.items():
         parameter, _, key = name.removeprefix(_OPTIMIZER).rpartition(".")
-        optimizer.state[parameters[parameter]][key] = moment
+        # bitsandbytes counts its steps in a plain number, torch's AdamW in a float tensor.
+        is_number = moment.ndim == 0 and not moment.is_floating_point()
+        optimizer.state[parameters[parameter]][key] = int(moment) if is_number else moment
+
+
+def _empty_moment(parameter: Tensor, stored: Tensor) -> Tensor:
+    """A tensor of the optimizer to be filled: sharded as its parameter is, if it is as large."""
+    if isinstance(parameter, DTensor) and stored.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=stored.dtype)
+    return torch.empty_like(stored, device=local_part(parameter).device)
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -54,5 +65,5 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{_OPTIMIZER}{name}.{key}"] = value
+            tensors[f"{_OPTIMIZER}{name}.{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
     return tensors

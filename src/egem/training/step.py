@@ -2,16 +2,20 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from egem.batch import IGNORE_LABEL, Batch
+from egem.models.depth_codec import target_weight
+from egem.models.flow_matching import Draws
 from egem.models.gem import GEM
-from egem.training.config import StageConfig
+from egem.training.config import StageConfig, TrainConfig
 from egem.training.distributed import World, sum_over_ranks
+from egem.training.passes import Pass, even_passes
+from egem.training.sharding import sync_gradients
 
 
 @dataclass(kw_only=True)
@@ -19,10 +23,14 @@ class Clock:
     """Seconds spent in each part of a step."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    begins: Callable[[str], None] | None = None
+    """Told the name of each part as it begins."""
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
         """Add the block's wall time to `name`."""
+        if self.begins is not None:
+            self.begins(name)
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
@@ -42,6 +50,8 @@ class StepLosses:
     """Tokens of all processes, padding excluded."""
     num_samples: int
     """Samples of all processes."""
+    finite_here: bool
+    """Whether this process's share of the sums is finite."""
 
 
 def draw_seed(seed: int, stage: str, step: int, index: int) -> int:
@@ -57,6 +67,14 @@ def draw_seed(seed: int, stage: str, step: int, index: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def step_seeds(config: TrainConfig, stage: StageConfig, step: int, world: World) -> list[int]:
+    """A seed for each of this process's micro-batches in a step of a stage."""
+    return [
+        draw_seed(config.seed, stage.name, step, micro * world.size + world.rank)
+        for micro in range(stage.accumulation)
+    ]
+
+
 def count_targets(model: GEM, batch: Batch) -> tuple[int, int]:
     """Supervised tokens and depth maps with a reading: the counts that the model's `Losses` will state.
 
@@ -67,7 +85,7 @@ def count_targets(model: GEM, batch: Batch) -> tuple[int, int]:
     same_segment = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
     num_maps = 0
     for targets in batch.depth:
-        readable = model.depth_codec.latent_weight(targets.valid).flatten(1).any(dim=1)
+        readable = target_weight(model.depth_codec, targets).flatten(1).any(dim=1)
         num_maps += int((readable & (targets.weight > 0)).sum())
     return int((supervised & same_segment).sum()), num_maps
 
@@ -90,7 +108,7 @@ def accumulate_gradient(
 
     Args:
         model: in the mode its stage needs.
-        batches: this process's micro-batches.
+        batches: this process's micro-batches, at least one.
         stage: its weights; a weight of 0 leaves that loss out altogether.
         seeds: one per micro-batch.
         device: where the model is.
@@ -101,28 +119,43 @@ def accumulate_gradient(
     language, depth = stage.language_weight > 0, stage.depth_weight > 0
     counts = torch.tensor([count_targets(model, batch) for batch in batches], dtype=torch.float64).sum(0)
     num_tokens = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
-    sizes = [float(num_tokens), float(sum(batch.input_ids.shape[0] for batch in batches))]
+    num_samples = sum(int(batch.segment_ids.amax(dim=1).sum()) for batch in batches)
+    sizes = [float(num_tokens), float(num_samples)]
     totals = sum_over_ranks(torch.cat([counts, torch.tensor(sizes, dtype=torch.float64)]), world).tolist()
     language_scale = stage.language_weight / max(1.0, totals[0]) if language else 0.0
     depth_scale = stage.depth_weight / max(1.0, totals[1]) if depth else 0.0
 
-    sums, seen = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    for batch, seed in zip(batches, seeds, strict=True):
-        with clock.time("forward"):
+    passes = even_passes(
+        [batch.rows() if stage.row_tokens is not None else (batch,) for batch in batches], world
+    )
+    # Stays on the device until all passes are under way: reading it would wait for them.
+    found = torch.zeros(4, dtype=torch.float64, device=device)
+    for number, each in enumerate(passes):
+        if each.begins_batch:
             # The global generator too: a layer that draws from it (dropout) must not depend on the past.
-            torch.manual_seed(seed)
-            generator = torch.Generator().manual_seed(seed)
+            torch.manual_seed(seeds[each.batch_index])
+            generator = torch.Generator().manual_seed(seeds[each.batch_index])
+        with clock.time("forward"):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = model(batch.to(device), language=language, depth=depth, generator=generator)
+                losses = model(
+                    each.batch.to(device),
+                    language=language,
+                    depth=depth,
+                    generator=generator,
+                    draws=_draws(model, each, generator, device) if depth else None,
+                )
             loss = language_scale * losses.language_sum + depth_scale * losses.depth_sum
         with clock.time("backward"):
+            sync_gradients(model, number + 1 == len(passes) or not stage.accumulate_whole)
             if loss.requires_grad:
                 loss.backward()
-        sums += torch.stack([losses.language_sum, losses.depth_sum]).detach().double().cpu()
-        seen += torch.stack([losses.language_count.double(), losses.depth_count.double()]).detach().cpu()
+        values = (losses.language_sum, losses.depth_sum, losses.language_count, losses.depth_count)
+        found += torch.stack([value.detach().double() for value in values])
+    sums, seen = found.cpu().split(2)
     expected = counts * torch.tensor([language, depth])
     if not torch.equal(seen, expected):
         raise RuntimeError(f"the model counted {seen.tolist()} targets, {expected.tolist()} were announced.")
+    finite_here = bool(sums.isfinite().all())
     sum_over_ranks(sums, world)
     return StepLosses(
         total=float(sums[0]) * language_scale + float(sums[1]) * depth_scale,
@@ -130,6 +163,20 @@ def accumulate_gradient(
         depth=_mean(float(sums[1]), totals[1]) if depth else None,
         num_tokens=int(totals[2]),
         num_samples=int(totals[3]),
+        finite_here=finite_here,
+    )
+
+
+def _draws(
+    model: GEM, each: Pass, generator: torch.Generator, device: torch.device
+) -> tuple[Draws, ...] | None:
+    """The random numbers of a pass with added maps, so that those shift nobody else's; None lets the model draw."""
+    if each.num_own_maps == len(each.batch.depth):
+        return None
+    own, added = each.batch.depth[: each.num_own_maps], each.batch.depth[each.num_own_maps :]
+    return (
+        *model.draws(own, generator=generator, device=device),
+        *model.draws(added, generator=torch.Generator().manual_seed(0), device=device),
     )
 
 

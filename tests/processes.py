@@ -1,0 +1,87 @@
+"""Several processes on one machine that form a gloo group, for tests of what they do together.
+
+They are forked from a server that has imported everything once, so that they start in an instant.
+"""
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["egem.training.loop", "egem.models.pretrained", "transformers", "diffusers"])
+SECONDS = 200
+"""After which a child counts as hanging."""
+
+
+def run_together(
+    target: Callable[..., None],
+    folder: Path,
+    *arguments: Any,
+    size: int = 2,
+    expected: Any = None,
+    abandoned: Sequence[int] = (),
+) -> list[str]:
+    """Run `target` in processes that form a group; returns what each wrote to stderr.
+
+    Args:
+        target: a function of a module.
+        folder: for files of this call.
+        arguments: of `target`.
+        size: number of processes.
+        expected: exit code of each; all 0 by default.
+        abandoned: ranks that are killed once the others have ended.
+    """
+    number = len(list(folder.glob("meeting-*")))
+    meeting = folder / f"meeting-{number}"
+    meeting.touch()
+    outputs = [folder / f"output-{number}-{rank}" for rank in range(size)]
+    children = [
+        CHILDREN.Process(
+            target=_joined,
+            args=(rank, size, meeting.with_name(f"store-{number}"), output, target, *arguments),
+        )
+        for rank, output in enumerate(outputs)
+    ]
+    for child in children:
+        child.start()
+    awaited = [rank for rank in range(size) if rank not in abandoned]
+    for rank in awaited:
+        children[rank].join(SECONDS)
+    hanging = [rank for rank in awaited if children[rank].is_alive()]
+    for child in children:
+        child.kill()
+        child.join()
+    texts = [output.read_text() if output.exists() else "" for output in outputs]
+    assert not hanging, f"ranks {hanging} hang: {texts}"
+    assert [child.exitcode for child in children] == (expected or [0] * size), "\n".join(texts)
+    return texts
+
+
+def _joined(
+    rank: int, size: int, store: Path, output: Path, target: Callable[..., None], *arguments: Any
+) -> None:
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(descriptor, 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=SECONDS)
+    )
+    target(*arguments)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
