@@ -17,7 +17,7 @@ class GEMConfig:
     version: int = 1
     """Of this file's meaning."""
     preset: str
-    """Which preset the sizes are those of."""
+    """Which preset the sizes are those of; "custom" if they are no preset's."""
     depth: DepthPolicy
     """How depth maps are encoded for the codec, and at which size."""
     codec: Literal["pixel", "dc-ae"]
