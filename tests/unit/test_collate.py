@@ -1,8 +1,15 @@
 import torch
 from tests.tiny import random_sample
 
-from egem.batch import IGNORE_LABEL
+from egem.batch import IGNORE_LABEL, DepthTargets
 from egem.data.collate import collate
+
+PLACEHOLDER = DepthTargets(
+    pixels=torch.zeros(1, 1, 16, 16),
+    valid=torch.ones(1, 16, 16, dtype=torch.bool),
+    image_index=torch.zeros(1, dtype=torch.int64),
+    weight=torch.zeros(1),
+)
 
 SIZES = [((32, 32),), ((32, 64), (32, 32)), ((16, 16), (64, 32)), ((32, 32),), ()]
 DEPTHS = [((32, 32),), (None, (16, 16)), (None, (32, 32)), (None,), ()]
@@ -17,7 +24,7 @@ def make():
 
 def test_rows_are_padded_on_the_right():
     samples = make()
-    batch = collate(samples, pad_id=7, depth_placeholder=(1, 16, 16))
+    batch = collate(samples, pad_id=7, depth_placeholder=PLACEHOLDER)
     assert batch.record_ids == tuple(f"random/{seed}" for seed in range(5))
     length = max(len(sample.input_ids) for sample in samples)
     assert batch.input_ids.shape == batch.labels.shape == batch.segment_ids.shape == (5, length)
@@ -35,14 +42,14 @@ def test_rows_are_padded_on_the_right():
 
 def test_images_follow_each_other():
     samples = make()
-    batch = collate(samples, pad_id=0, depth_placeholder=(1, 16, 16))
+    batch = collate(samples, pad_id=0, depth_placeholder=PLACEHOLDER)
     assert batch.image_grid.tolist() == [[1, 4, 4], [1, 4, 8], [1, 4, 4], [1, 2, 2], [1, 8, 4], [1, 4, 4]]
     assert torch.equal(batch.patches, torch.cat([sample.patches for sample in samples]))
 
 
 def test_depth_maps_are_grouped_by_size():
     samples = make()
-    batch = collate(samples, pad_id=0, depth_placeholder=(1, 16, 16))
+    batch = collate(samples, pad_id=0, depth_placeholder=PLACEHOLDER)
     large, small = batch.depth
     assert large.image_index.tolist() == [0, 4]
     assert small.image_index.tolist() == [2]
@@ -55,16 +62,11 @@ def test_depth_maps_are_grouped_by_size():
 
 def test_placeholder_where_there_is_no_depth():
     sample = random_sample(depth_sizes=(None,))
-    (placeholder,) = collate([sample], pad_id=0, depth_placeholder=(3, 16, 8)).depth
-    assert placeholder.pixels.shape == (1, 3, 16, 8)
-    assert placeholder.valid.shape == (1, 16, 8)
-    assert placeholder.valid.dtype == torch.bool
-    assert placeholder.weight.tolist() == [0]
-    assert placeholder.image_index.tolist() == [0]
+    assert collate([sample], pad_id=0, depth_placeholder=PLACEHOLDER).depth == (PLACEHOLDER,)
 
 
 def test_one_sample_is_itself():
     sample = random_sample(seed=5)
-    batch = collate([sample], pad_id=0, depth_placeholder=(1, 16, 16))
+    batch = collate([sample], pad_id=0, depth_placeholder=PLACEHOLDER)
     assert torch.equal(batch.input_ids[0], sample.input_ids)
     assert (batch.segment_ids == 1).all()
