@@ -4,6 +4,7 @@
 """
 
 from egem.data_engine.sources import (
+    arkitscenes,
     llava,
     mindcube,
     paco,
@@ -14,6 +15,8 @@ from egem.data_engine.sources import (
     robopoint,
     roborefit,
     robovqa,
+    scannet,
+    scannetpp,
     sharerobot,
     spar,
     vica,
@@ -141,6 +144,30 @@ _ALL = (
         licence=refspatial.LICENCE,
         layout="2D/, 3D/, Simulator/ with *.json, image/ and depth/",
         rows=refspatial.rows,
+    ),
+    Source(
+        name=scannet.NAME,
+        categories=("grounding", "spatial"),
+        description="frames of scanned rooms with depth, poses and boxes; skills ask about each",
+        licence=scannet.LICENCE,
+        layout="scans/<scene>/ with *.aggregation.json, *.segs.json, *.ply, *.txt, color/, depth/, pose/, intrinsic/",
+        rows=scannet.rows,
+    ),
+    Source(
+        name=scannetpp.NAME,
+        categories=("grounding", "spatial"),
+        description="iPhone frames of scanned rooms with depth, poses and boxes; skills ask about each",
+        licence=scannetpp.LICENCE,
+        layout="data/<scene>/ with scans/segments_anno.json, iphone/{rgb,depth}/, iphone/pose_intrinsic_imu.json",
+        rows=scannetpp.rows,
+    ),
+    Source(
+        name=arkitscenes.NAME,
+        categories=("grounding", "spatial"),
+        description="iPad frames of rooms with depth, poses and boxes; skills ask about each",
+        licence=arkitscenes.LICENCE,
+        layout="<video>/ with *_3dod_annotation.json and *_frames/{lowres_wide,lowres_depth,...}",
+        rows=arkitscenes.rows,
     ),
 )
 
