@@ -13,14 +13,16 @@ from egem.training.config import StageConfig, for_world_size, num_steps
 from egem.training.distributed import OrderOfRank, World
 from egem.training.feed import stage_batches
 
-STAGE = StageConfig(name="joint", learning_rates={"connector": 1e-3}, epochs=1, batch_size=2, accumulation=2)
+STAGE = StageConfig(
+    name="joint", learning_rates={"connector": 1e-3}, epochs=1.0, batch_size=2, accumulation=2
+)
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("feed")
     write_records(folder / "data", num_groups=13)
-    config = micro_config(folder, stages=(STAGE,))
+    config = micro_config(folder, stages=(STAGE,), latents="off")
     return config, RecordGroups(config.data), Preparer.from_checkpoint(config.checkpoint)
 
 

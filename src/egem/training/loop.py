@@ -238,9 +238,10 @@ def train_stage(
         logger.info("going on from %s: stage %s, step %d of %d", checkpoint, stage.name, start, steps)
 
     # 2. Open the data where the stage stands.
-    loaded = stage_batches(
-        config, index, run.groups, run.preparer, world, start=start, num_steps=steps - start
-    )
+    with failing_together(world):
+        loaded = stage_batches(
+            config, index, run.groups, run.preparer, world, start=start, num_steps=steps - start
+        )
     dtype, device = compute_dtype(config.dtype, model.device), model.device
     samples_per_step = stage.batch_size * stage.accumulation * world.size
     for step in range(start, steps):
