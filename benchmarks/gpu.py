@@ -44,6 +44,7 @@ def main() -> None:
     alone = replace(base, baseline=False)
     runs: dict[str, BenchTrainConfig] = {
         "packed": base,
+        "cached latents": replace(alone, cached_latents=True),
         "compiled": replace(alone, compile_blocks=True),
         "selective": replace(alone, activation_checkpointing="selective"),
         "full": replace(alone, activation_checkpointing="full"),

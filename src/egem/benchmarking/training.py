@@ -18,12 +18,15 @@ from egem.batch import Batch
 from egem.benchmarking.baseline import DEPTH_WEIGHT, Baseline
 from egem.benchmarking.flops import TRAINING_PASSES, Flops, forward_flops
 from egem.benchmarking.parts import clock_of, parts_timed
-from egem.benchmarking.workload import preset_to_time, read_preparer, write_processor, write_records
+from egem.benchmarking.workload import preset_to_time, write_checkpoint, write_records
 from egem.core.errors import ConfigError
+from egem.data.latents import LatentRecipe, open_latents
 from egem.data.loader import batches
 from egem.data.order import ReadingOrder
+from egem.data.prepare import Preparer
 from egem.models.blocks import Checkpointing
 from egem.models.presets import build
+from egem.recipes.latents import LatentsConfig, annotate_latents
 from egem.shards import RecordGroups
 from egem.training.config import StageConfig, TrainConfig
 from egem.training.distributed import World
@@ -71,6 +74,8 @@ class BenchTrainConfig:
     """As in `egem train`."""
     activation_checkpointing: Checkpointing = "none"
     """As in `egem train`."""
+    cached_latents: bool = False
+    """Compute depth latents before, as `egem data annotate latents` does; the baseline encodes in each step anyway."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """As in `egem train`."""
     peak_tflops: float | None = None
@@ -123,7 +128,11 @@ def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
         write_records(
             folder / "data", num_images=6 * config.batch_size, size=size, max_turns=config.max_turns
         )
-        write_processor(folder / "processor", preset, size)
+        write_checkpoint(folder / "checkpoint", preset, size)
+        if config.cached_latents:
+            annotate_latents(
+                LatentsConfig(data=folder / "data", checkpoint=folder / "checkpoint", device=str(device))
+            )
         rounds: list[dict[Loop, Timing]] = [
             {
                 loop: _baseline(config, folder, device)
@@ -163,10 +172,13 @@ def _ours(config: BenchTrainConfig, folder: Path, device: torch.device, *, depth
     optimizer = make_optimizer(model, stage, run)
     parameters = trained_parameters(model)
     groups = RecordGroups([folder / "data"])
+    preparer = Preparer.from_checkpoint(folder / "checkpoint")
+    recipe = LatentRecipe.from_checkpoint(folder / "checkpoint", preparer)
+    latents = open_latents(groups, recipe, "required" if config.cached_latents else "off")
     profiled = max(1, config.steps // 4)
     loaded = batches(
         groups,
-        read_preparer(folder / "processor", preset),
+        preparer,
         ReadingOrder(len(groups), seed=0),
         batch_size=config.batch_size,
         num_steps=_WARM_UP + config.steps + profiled,
@@ -174,6 +186,7 @@ def _ours(config: BenchTrainConfig, folder: Path, device: torch.device, *, depth
         max_turns=config.max_turns,
         row_tokens=config.row_tokens,
         with_depth=depth,
+        latents=latents,
     )
     now = clock_of(device)
 
@@ -239,7 +252,7 @@ def _ours(config: BenchTrainConfig, folder: Path, device: torch.device, *, depth
 
 def _baseline(config: BenchTrainConfig, folder: Path, device: torch.device) -> Timing:
     preset = preset_to_time(config.preset)
-    loop = Baseline(preset, folder / "processor", device)
+    loop = Baseline(preset, folder / "checkpoint" / "backbone", device)
     groups = RecordGroups([folder / "data"])
     order = ReadingOrder(len(groups), seed=0)
     steps = max(1, config.steps // 4)

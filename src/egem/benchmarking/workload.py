@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from egem.core.config import save_json
 from egem.core.errors import unknown_name
-from egem.data.chat import ChatTokenizer
-from egem.data.images import ImagePolicy
-from egem.data.prepare import Preparer
 from egem.media import encode_depth
-from egem.models.presets import PRESETS, TINY, Preset
+from egem.models.presets import PRESETS, TINY, Preset, build_codec
 from egem.models.tokenizer import processor_files
 from egem.records import Answer, DepthFile, ImageFile, Message, Record
 from egem.shards import ShardWriter
@@ -54,9 +52,17 @@ def preset_to_time(name: str) -> Preset:
     return replace(preset, backbone=preset.backbone | special, stop_ids=TINY.stop_ids)
 
 
-def write_processor(folder: Path, preset: Preset, image_size: int) -> None:
-    """Tokenizer and processor files for square images that are not resized."""
+def write_checkpoint(folder: Path, preset: Preset, image_size: int) -> None:
+    """What reading records needs of a checkpoint: all but the trained weights, for images that are not resized."""
     folder.mkdir(parents=True)
+    save_json(preset.config, folder / "config.json")
+    (folder / "depth_codec").mkdir()
+    build_codec(preset.depth_codec).save(folder / "depth_codec")
+    _write_processor(folder / "backbone", preset, image_size)
+
+
+def _write_processor(folder: Path, preset: Preset, image_size: int) -> None:
+    folder.mkdir()
     for name, content in processor_files().items():
         (folder / name).write_bytes(content)
     path = folder / "preprocessor_config.json"
@@ -68,11 +74,6 @@ def write_processor(folder: Path, preset: Preset, image_size: int) -> None:
         "merge_size": vision["spatial_merge_size"],
     }
     path.write_text(json.dumps(values))
-
-
-def read_preparer(folder: Path, preset: Preset) -> Preparer:
-    """The preparer of the files that `write_processor` wrote."""
-    return Preparer(ImagePolicy.from_folder(folder), preset.config.depth, ChatTokenizer.from_folder(folder))
 
 
 def write_records(folder: Path, *, num_images: int, size: int, max_turns: int, seed: int = 0) -> None:

@@ -214,8 +214,10 @@ class VisionTower:
         weights = torch.stack(
             [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
         )
-        inverse_frequency = self.model.rotary_pos_emb.inv_freq.float().cpu()
-        angles = torch.cat([row[:, None] * inverse_frequency, column[:, None] * inverse_frequency], dim=-1)
+        # The frequencies stay where they are: reading them would wait for an accelerator.
+        inverse_frequency = self.model.rotary_pos_emb.inv_freq.float()
+        places = (to_device(place[:, None], inverse_frequency.device) for place in (row, column))
+        angles = torch.cat([place * inverse_frequency for place in places], dim=-1)
         angles = torch.cat([angles, angles], dim=-1)[:, None]
         tables = corners.T.contiguous(), weights.T[..., None].contiguous(), angles.cos(), angles.sin()
         return tuple(table.to(device) for table in tables)

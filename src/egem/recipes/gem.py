@@ -21,9 +21,7 @@ def gem_2b() -> TrainConfig:
 
 def gem_8b() -> TrainConfig:
     """Qwen3-VL-8B with SANA1.5 1.6B, in the same stages and on the same 8 GPUs of 80 GB."""
-    recipe = _gem("gem-8b")
-    stages = tuple(replace(stage, row_tokens=8192) for stage in recipe.stages)
-    return replace(recipe, stages=stages, activation_checkpointing="full")
+    return replace(_gem("gem-8b"), activation_checkpointing="full")
 
 
 def gem_2b_24gb() -> TrainConfig:
@@ -65,7 +63,7 @@ def _gem(preset: str) -> TrainConfig:
                 learning_rates={"connector": 1e-4},
                 steps=500,
                 batch_size=32,
-                row_tokens=16_384,
+                row_tokens=8192,
                 language_weight=0.0,
                 depth_weight=1.0,
             ),
@@ -74,7 +72,7 @@ def _gem(preset: str) -> TrainConfig:
                 learning_rates={"connector": 1e-4, "depth_head": 2e-5},
                 steps=4000,
                 batch_size=32,
-                row_tokens=16_384,
+                row_tokens=8192,
                 language_weight=0.0,
                 depth_weight=1.0,
             ),
@@ -83,7 +81,7 @@ def _gem(preset: str) -> TrainConfig:
                 learning_rates={"backbone": 1e-5, "connector": 1e-5, "depth_head": 1e-5},
                 epochs=1.0,
                 batch_size=32,
-                row_tokens=16_384,
+                row_tokens=8192,
                 language_weight=1.0,
                 depth_weight=0.1,
             ),
