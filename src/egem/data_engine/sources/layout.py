@@ -46,7 +46,7 @@ def contents(folder: Path) -> str:
     )
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     shown = f"it holds {', '.join(names[:_SHOWN])}{more}." if names else "it is empty."
-    packed = [name for name in names if name.endswith(_ARCHIVES)]
+    packed = [name for name in names if name.endswith(_ARCHIVES) or ".tar" in name]
     return f"{shown} Unpack {packed[0]} first?" if packed else shown
 
 

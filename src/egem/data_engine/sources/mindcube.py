@@ -22,7 +22,7 @@ from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows
 from egem.records import Record
 
 NAME = "mindcube"
-LICENCE = "MIT"
+LICENCE = "not stated in its repository"
 PATTERNS = ("MindCube*.jsonl", "raw/MindCube*.jsonl", "data/raw/MindCube*.jsonl", "*/MindCube*.jsonl")
 
 _GROUPS = ("rotation", "among", "around", "translation", "linear")

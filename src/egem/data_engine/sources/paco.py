@@ -29,7 +29,7 @@ from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows
 from egem.records import Answer, Record
 
 NAME = "paco-lvis"
-LICENCE = "CC BY 4.0 (COCO's images keep their photographers' licences)"
+LICENCE = "not stated with the annotations (COCO's images keep their photographers' licences)"
 PATTERNS = ("paco_lvis_*.json", "annotations/paco_lvis_*.json", "*/paco_lvis_*.json")
 
 _BOX = "Give the box of {name} as [left, top, right, bottom], integers 0 to 1000."

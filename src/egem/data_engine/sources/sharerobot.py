@@ -32,7 +32,7 @@ from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows
 from egem.records import IMAGE_MARK, Answer, Message, Record
 
 NAME = "sharerobot"
-LICENCE = "Apache-2.0 (frames from Open X-Embodiment keep their sets' licences)"
+LICENCE = "not stated by the set, Apache-2.0 by its benchmark (frames keep their robot sets' licences)"
 PATTERNS = ("affordance/*.json", "trajectory/*.json", "planning/**/*.json", "*.json")
 
 _ENDINGS = (".jpg", ".jpeg", ".png")

@@ -29,7 +29,7 @@ from egem.records import COORDINATE_RANGE, Answer, DepthFile, ImageFile, Record
 from egem.scoring import parse_number
 
 NAME = "spar-7m"
-LICENCE = "Apache-2.0 (images keep the licences of ScanNet, ScanNet++ and Structured3D)"
+LICENCE = "not stated in its repository (images keep the licences of ScanNet, ScanNet++ and Structured3D)"
 PATTERNS = ("qa_jsonl/**/*.jsonl", "*/qa_jsonl/**/*.jsonl", "*/*/qa_jsonl/**/*.jsonl", "*.jsonl")
 
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0), "yellow": (255, 255, 0)}

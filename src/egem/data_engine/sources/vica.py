@@ -15,7 +15,7 @@ from egem.data_engine.sources.video_questions import VideoQuestions
 from egem.records import Record
 
 NAME = "vica-322k"
-LICENCE = "Apache-2.0 (videos keep the licences of ARKitScenes, ScanNet and ScanNet++)"
+LICENCE = "not stated in its repository (videos keep the licences of ARKitScenes, ScanNet and ScanNet++)"
 PATTERNS = tuple(
     f"{prefix}{part}/*.json{lines}"
     for part in ("base", "complex")
