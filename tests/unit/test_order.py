@@ -13,6 +13,7 @@ def read(order: ReadingOrder, batch_size: int, steps: range) -> list[int]:
     return [group for step in steps for group in order.groups(step, batch_size)]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 90), st.integers(0, 5))
 def test_every_group_once_an_epoch(num_groups, batch_size, seed):
     order = ReadingOrder(num_groups, seed)
@@ -21,6 +22,7 @@ def test_every_group_once_an_epoch(num_groups, batch_size, seed):
         assert sorted(places[epoch * num_groups : (epoch + 1) * num_groups]) == list(range(num_groups))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 7))
 def test_a_function_of_seed_and_step_alone(step, batch_size):
     fresh = ReadingOrder(11, 3).groups(step, batch_size)
@@ -90,7 +92,7 @@ def test_a_mixture_keeps_its_shares_in_every_block():
 
 
 def test_each_source_of_a_mixture_is_read_to_its_end_before_it_begins_again():
-    groups = np.array(read(mixture(), 40, range(150)))
+    groups = np.array(read(mixture(), 40, range(MIXTURE_BLOCK // 40 + 10)))  # on into the second block
     for number, size in ((0, 700), (2, 13)):
         own = groups[SOURCE[groups] == number]
         assert len(own) > 2 * size
@@ -115,9 +117,9 @@ def test_a_mixture_is_a_function_of_seed_and_step_alone(step, batch_size):
 def test_a_source_is_read_in_the_same_order_whatever_stands_beside_it():
     def own(order):
         groups = np.array(read(order, 100, range(20)))
-        return groups[SOURCE[groups] == 0][:400].tolist()
+        return groups[SOURCE[groups] == 2][:400].tolist()
 
-    assert own(mixture()) == own(mixture({"large": 2.0, "middle": 1.0}))
+    assert own(mixture()) == own(mixture({"small": 2.0}))
     assert own(mixture()) != own(mixture(seed=1))
 
 
