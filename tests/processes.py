@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["egem.training.loop", "egem.models.pretrained", "transformers", "diffusers"])
-SECONDS = 200
+SECONDS = 280
 """After which a child counts as hanging."""
 
 
