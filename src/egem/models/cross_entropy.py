@@ -35,6 +35,9 @@ def linear_cross_entropy(
         max_logits: to hold at once.
     """
     chunk = max(1, max_logits // len(weight))
+    if not torch.is_grad_enabled():
+        # A function of autograd is told what its inputs are, not that nobody will ask for gradients.
+        states, weight = states.detach(), weight.detach()
     return _LinearCrossEntropy.apply(states, weight, targets, chunk)  # pyright: ignore[reportReturnType]
 
 
