@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 
 import pytest
 
@@ -34,8 +35,7 @@ def test_unknown_names_come_with_the_nearest(tmp_path):
 def test_every_entry_of_the_table_exists():
     for location, line in BENCHMARKS.values():
         path, function = location.split(":")
-        assert path == module.__name__
-        assert callable(getattr(module, function))
+        assert callable(getattr(importlib.import_module(path), function))
         assert line
 
 
@@ -63,7 +63,7 @@ def test_the_embedded_benchmark_is_rendered_once_and_the_same_each_time(tmp_path
 def test_splits_share_no_picture(tmp_path):
     options = BenchmarkOptions(cache=tmp_path, num_groups=2, questions_per_group=3, image_size=(64, 64))
     seen = set()
-    for name in BENCHMARKS:
+    for name in (name for name in BENCHMARKS if name.startswith("tabletop")):
         for head in open_benchmark(name, options).group_heads():
             digest = hashlib.sha256(head.images[0].data or b"").hexdigest()
             assert digest not in seen

@@ -88,4 +88,4 @@ def test_markdown_holds_every_row(table):
     assert "| point | grounding | 50 | 0.250 |" in text
     assert "1 of 2 skills are above blind guessing" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {9}
+    assert widths == {10}

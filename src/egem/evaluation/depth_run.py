@@ -119,7 +119,7 @@ def score_depth(
     truths = list(islice(true_depths(benchmark), options.num_images))
     if not truths:
         return None
-    limits = depth_range(truth.depth for truth in truths)
+    limits = benchmark.depth_range or depth_range(truth.depth for truth in truths)
     mean_map = _mean_training_depth(training_data)
     identity = {
         "benchmark": benchmark.name,

@@ -41,6 +41,14 @@ class Journal:
             os.fsync(file.fileno())
         self.entries.update((entry["id"], entry) for entry in entries)
 
+    def sort(self, ids: Sequence[str]) -> None:
+        """Bring the lines into this order, so that the file does not tell how often the run was stopped."""
+        if list(self.entries) != list(ids):
+            ordered = [self.entries[id] for id in ids]
+            lines = "".join(json.dumps(e, ensure_ascii=False, sort_keys=True) + "\n" for e in ordered)
+            write_atomically(self.path, lines.encode())
+            self.entries = {entry["id"]: entry for entry in ordered}
+
     def _check(self, path: Path, identity: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(identity))
         if self.path.exists():

@@ -8,19 +8,23 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 
 from egem import __version__
 from egem.core.config import load_json
+from egem.core.errors import RecordError
 from egem.evaluation.benchmarks import Benchmark
+from egem.evaluation.compare import Comparison
 from egem.evaluation.depth_run import GENERATED, MEAN_MAP, DepthOptions, aligned, draw, true_depths
 from egem.evaluation.predictor import Predictor
 from egem.evaluation.scores import ScoredAnswer, ScoreLine, Scores
 from egem.report.contents import (
     Example,
     Headline,
+    PlainTable,
     Report,
     ScoreRow,
     StageRow,
@@ -34,6 +38,7 @@ from egem.training.optimizer import TrainableReport
 
 NUM_PICTURES = 8
 NUM_EXAMPLES = 16
+NUM_MISTAKES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +80,12 @@ def make_report(
         facts=(*facts, *machine_facts()),
         stages=_stage_rows(run) if run else (),
         charts=_charts(run) if run else (),
-        skill_tables=tuple(skills for skills, _ in tables),
+        totals=tuple(table for table in map(totals_table, evaluated) if table is not None),
+        skill_tables=tuple(skills for skills, _ in tables if skills is not None),
         depth_tables=tuple(depth for _, depth in tables if depth is not None),
         depth_pictures=depth_pictures(evaluated[0].benchmark, predictor) if evaluated and predictor else (),
         examples=examples(evaluated[0]) if evaluated else (),
+        mistakes=tuple(found for each in evaluated for found in mistakes(each)),
         notes=tuple(notes),
     )
 
@@ -124,8 +131,7 @@ def depth_pictures(benchmark: Benchmark, predictor: Predictor) -> tuple[DepthPic
 
 def examples(evaluated: Evaluated) -> tuple[Example, ...]:
     """Answers to look at: skill after skill, a right and a wrong one in turn."""
-    lines = (evaluated.folder / "answers.jsonl").read_text().splitlines()
-    answers = {answer.id: answer for answer in (ScoredAnswer(**json.loads(line)) for line in lines)}
+    answers = _answers(evaluated.folder)
     by_kind: dict[tuple[str, bool], list[ScoredAnswer]] = defaultdict(list)
     for answer in answers.values():
         by_kind[answer.skill, answer.score >= 0.5].append(answer)
@@ -137,8 +143,83 @@ def examples(evaluated: Evaluated) -> tuple[Example, ...]:
             found = by_kind[skill, number % 2 == 1]
         if found and len(chosen) < NUM_EXAMPLES:
             chosen.append(found[0].id)
-    records = {record.id: record for record in evaluated.benchmark.records() if record.id in set(chosen)}
-    return tuple(example(records[id_], answers[id_].prediction, answers[id_].score) for id_ in chosen)
+    return _shown(evaluated, [answers[id_] for id_ in chosen])
+
+
+def mistakes(evaluated: Evaluated) -> tuple[Example, ...]:
+    """The worst answers of a benchmark: the lowest scores, from the skill furthest below its blind guess on.
+
+    One a skill in turn, so that a skill with many failures does not hide the others.
+    """
+    answers = _answers(evaluated.folder)
+    margins = {
+        line.name: line.score.mean - (line.blind.mean if line.blind else 0.0)
+        for line in evaluated.scores.skills
+    }
+    failed: dict[str, list[ScoredAnswer]] = defaultdict(list)
+    for answer in sorted(answers.values(), key=lambda answer: answer.score):
+        if answer.score < 0.5:
+            failed[answer.skill].append(answer)
+    skills = sorted(failed, key=lambda skill: (margins.get(skill, 0.0), skill))
+    rounds = zip_longest(*(failed[skill] for skill in skills))
+    chosen = [answer for one in rounds for answer in one if answer is not None][:NUM_MISTAKES]
+    return _shown(evaluated, chosen)
+
+
+def comparison_report(found: Comparison) -> Report:
+    """Two results of one benchmark side by side."""
+    rows = [
+        (
+            row.name,
+            f"{row.n:,}",
+            f"{row.first:.3f}",
+            f"{row.second:.3f}",
+            f"{row.difference:+.3f}",
+            f"{row.low:+.3f} to {row.high:+.3f}",
+            f"{row.p_bootstrap:.4f}",
+            f"{row.wins} : {row.losses}",
+            "" if row.p_mcnemar is None else f"{row.p_mcnemar:.4f}",
+        )
+        for row in (found.overall, *found.skills)
+    ]
+    head = ("skill", "n", "A", "B", "A - B", "95 % interval", "p bootstrap", "A : B better", "p McNemar")
+    note = (
+        f"A is {found.first}, B is {found.second}. Intervals and the first p-value by bootstrap over scenes."
+    )
+    table = PlainTable(title=found.benchmark, head=head, rows=tuple(rows), note=note)
+    return Report(
+        title=f"{found.benchmark}: two results compared",
+        summary=f"Rule {found.rule}." if found.rule else "",
+        totals=(table,),
+    )
+
+
+def totals_table(evaluated: Evaluated) -> PlainTable | None:
+    """The headline numbers of a published benchmark with the rule behind them."""
+    scores = evaluated.scores
+    if scores.rule is None:
+        return None
+    rule = scores.rule
+    rows = [
+        (
+            total.name + (f" (without {', '.join(total.missing)})" if total.missing else ""),
+            f"{total.score.n:,}",
+            f"{100 * total.score.mean:.2f}",
+            f"{100 * total.score.low:.2f} to {100 * total.score.high:.2f}",
+        )
+        for total in scores.totals
+    ]
+    rows += [(f"{name} (mean)", "", f"{value:.4f}", "") for name, value in scores.metrics.items()]
+    told = [f"Rule {rule.name}: {rule.reference}.", f"Answers of at most {rule.max_new_tokens} tokens."]
+    told += [f"{rule.frames} frames of each video."] if rule.frames else []
+    told += [f"Marked by {rule.judge}."] if rule.judge else []
+    told += [f"Prompt{f' ({kind})' if kind else ''}: {text!r}." for kind, text in rule.prompts.items()]
+    return PlainTable(
+        title=scores.benchmark,
+        head=("total", "n", "score", "95 % interval"),
+        rows=tuple(rows),
+        note=" ".join([*told, *scores.notes]),
+    )
 
 
 def score_row(line: ScoreLine) -> ScoreRow:
@@ -157,8 +238,46 @@ def score_row(line: ScoreLine) -> ScoreRow:
     )
 
 
+def _answers(folder: Path) -> dict[str, ScoredAnswer]:
+    path = folder / "answers.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    answers = [ScoredAnswer.from_line(json.loads(line)) for line in lines]
+    return {answer.id: answer for answer in answers}
+
+
+def _shown(evaluated: Evaluated, answers: Sequence[ScoredAnswer]) -> tuple[Example, ...]:
+    """The questions of these answers with their pictures; one whose picture is not at hand is left out."""
+    wanted = {answer.id for answer in answers}
+    records = {record.id: record for record in evaluated.benchmark.questions() if record.id in wanted}
+    found = []
+    for answer in answers:
+        try:
+            record = evaluated.benchmark.load(records[answer.id])
+            if record.images:
+                found.append(example(record, answer.prediction, answer.score))
+        except RecordError:
+            continue  # answers were scored without their images
+    return tuple(found)
+
+
 def _headlines(scores: Scores) -> tuple[Headline, ...]:
-    found = [
+    found: list[Headline] = []
+    if scores.totals:
+        first = scores.totals[0]
+        found.append(
+            Headline(
+                label=f"{scores.benchmark}, {first.name}",
+                value=f"{100 * first.score.mean:.1f}",
+                note=f"{100 * first.score.low:.1f} to {100 * first.score.high:.1f}",
+            )
+        )
+    if scores.overall is not None:
+        found += _answer_headlines(scores, scores.overall)
+    return (*found, *_depth_headlines(scores))
+
+
+def _answer_headlines(scores: Scores, overall: ScoreLine) -> list[Headline]:
+    return [
         Headline(
             label="skills above blind guessing",
             value=f"{scores.num_above_blind} of {len(scores.skills)}",
@@ -167,11 +286,15 @@ def _headlines(scores: Scores) -> tuple[Headline, ...]:
         ),
         Headline(
             label="mean score",
-            value=f"{scores.overall.score.mean:.2f}",
-            note=f"blind guess {scores.overall.blind.mean:.2f}" if scores.overall.blind else "",
-            state="good" if scores.overall.above_blind else "bad",
+            value=f"{overall.score.mean:.2f}",
+            note=f"blind guess {overall.blind.mean:.2f}" if overall.blind else "",
+            state="good" if overall.above_blind else "bad",
         ),
     ]
+
+
+def _depth_headlines(scores: Scores) -> tuple[Headline, ...]:
+    found: list[Headline] = []
     drawn = scores.depth.find(GENERATED) if scores.depth else None
     guess = scores.depth.find(MEAN_MAP) if scores.depth else None
     if drawn is not None:

@@ -69,6 +69,16 @@ class SkillTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlainTable:
+    """Any table of words and numbers; the first column is words."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DepthRow:
     """Depth errors of one source of depth maps, averaged over images."""
 
@@ -118,9 +128,13 @@ class Report:
     """(name, value): data, machine, commit, seed, wall time."""
     stages: tuple[StageRow, ...] = ()
     charts: tuple[Chart, ...] = ()
+    totals: tuple[PlainTable, ...] = ()
+    """Headline numbers of published benchmarks, or a comparison of two results."""
     skill_tables: tuple[SkillTable, ...] = ()
     depth_tables: tuple[DepthTable, ...] = ()
     depth_pictures: tuple[DepthPicture, ...] = ()
     examples: tuple[Example, ...] = ()
+    mistakes: tuple[Example, ...] = ()
+    """The worst answers."""
     notes: tuple[str, ...] = ()
     """What a reader must know to judge the numbers."""

@@ -21,6 +21,7 @@ from egem.report.contents import (
     DepthRow,
     DepthTable,
     Example,
+    PlainTable,
     Report,
     ScoreRow,
     SkillTable,
@@ -58,9 +59,11 @@ def render(report: Report) -> str:
     sections = [
         ("trained", "What was trained", _trained(report)),
         ("curves", "Losses and probes", _charts(report)),
+        ("totals", "Totals", "".join(map(_plain_table, report.totals))),
         ("skills", "Skills", "".join(map(_skill_table, report.skill_tables))),
         ("depth", "Depth", "".join(map(_depth_table, report.depth_tables)) + _pictures(report)),
-        ("examples", "Answers", _examples(report)),
+        ("examples", "Answers", _examples(report.examples)),
+        ("mistakes", "Worst mistakes", _examples(report.mistakes)),
         ("notes", "Notes", _list(report.notes)),
     ]
     shown = [(anchor, title, body) for anchor, title, body in sections if body]
@@ -120,6 +123,14 @@ def _stage_row(stage: StageRow) -> str:
 def _charts(report: Report) -> str:
     charts = [f"<div><h3>{html.escape(chart.title)}</h3>{svg(chart)}</div>" for chart in report.charts]
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def _plain_table(table: PlainTable) -> str:
+    head = _row([table.head[0]], list(table.head[1:]), cell="th")
+    rows = "".join(_row([row[0]], list(row[1:])) for row in table.rows)
+    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    body = f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    return f"<h3>{html.escape(table.title)}</h3>{note}{body}"
 
 
 def _skill_table(table: SkillTable) -> str:
@@ -205,11 +216,11 @@ def _ramp(name: str) -> str:
     return "background:linear-gradient(90deg," + ",".join(f"rgb({r},{g},{b})" for r, g, b in table) + ")"
 
 
-def _examples(report: Report) -> str:
-    if not report.examples:
+def _examples(examples: tuple[Example, ...]) -> str:
+    if not examples:
         return ""
     note = '<p class="note">Drawn in green: what is right; in red: what was answered.</p>'
-    return f'{note}<div class="examples">{"".join(map(_example, report.examples))}</div>'
+    return f'{note}<div class="examples">{"".join(map(_example, examples))}</div>'
 
 
 def _example(example: Example) -> str:

@@ -8,8 +8,8 @@ from egem.core.errors import ConfigError
 from egem.report.contents import DepthRow, DepthTable, ScoreRow, SkillTable
 
 
-def read_scores(path: Path) -> tuple[SkillTable, DepthTable | None]:
-    """The skill table, and the depth table where depth was drawn.
+def read_scores(path: Path) -> tuple[SkillTable | None, DepthTable | None]:
+    """The skill table where questions were asked, and the depth table where depth was drawn.
 
     Args:
         path: `scores.json`, or the folder it is in.
@@ -29,7 +29,9 @@ def read_scores(path: Path) -> tuple[SkillTable, DepthTable | None]:
         raise ConfigError(f"{path} is not the scores of a benchmark run ({error!r}); run it again.") from None
 
 
-def _skill_table(scores: dict[str, Any]) -> SkillTable:
+def _skill_table(scores: dict[str, Any]) -> SkillTable | None:
+    if scores["overall"] is None:
+        return None
     return SkillTable(
         benchmark=scores["benchmark"],
         overall=_score_row(scores["overall"]),
