@@ -40,6 +40,7 @@ def records(tmp_path_factory):
     return write_records(tmp_path_factory.mktemp("records") / "r", NUM_GROUPS, with_depth=False)
 
 
+@pytest.mark.slow
 def test_200_questions_in_any_parting(checkpoint, records, tmp_path):
     benchmark = Benchmark.from_folder(f"records:{records}", records)
     predictor = Predictor.from_checkpoint(checkpoint, device="cpu")

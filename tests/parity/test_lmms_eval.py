@@ -4,6 +4,7 @@ Skipped where lmms-eval is not installed: `tools/lmms_eval_env.sh` makes an envi
 """
 
 import copy
+import functools
 import importlib
 import io
 
@@ -154,8 +155,10 @@ def test_mindcube(tmp_path):
         assert in_order("mindcube-tiny", tmp_path, answers) == theirs
 
 
-def test_spar_bench(tmp_path):
+def test_spar_bench(tmp_path, monkeypatch):
     task, rows = utils("sparbench"), sets.spar_rows()
+    # Release 0.7.3 lost this import, catches the error, and scores every number 0.
+    monkeypatch.setattr(task, "partial", functools.partial, raising=False)
     sets.parquet(tmp_path / "data" / "test-0.parquet", rows)
     for seed in range(5):
         answers = [text or "none" for text in texts(len(rows), seed)]

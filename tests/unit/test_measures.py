@@ -12,11 +12,12 @@ from egem.evaluation.totals import combine, estimate_totals
 
 def test_relative_accuracy_at_known_errors():
     # Relative errors of 0, 0.04, 0.26 and 0.6 pass 10, 10, 5 and 0 of the thresholds 0.50 to 0.95.
-    assert [mean_relative_accuracy(given, 10) for given in (10, 10.4, 7.4, 16)] == [1.0, 1.0, 0.5, 0.0]
-    assert mean_relative_accuracy(5, 10) == 0.1  # exactly 0.5 counts
-    assert mean_relative_accuracy(0, 0) == 1.0
-    assert mean_relative_accuracy(0.21, 0) == 0.6
-    assert mean_relative_accuracy(-9, -10) == mean_relative_accuracy(9, 10)
+    given = (10.0, 10.4, 7.4, 16.0)
+    assert [mean_relative_accuracy(number, 10.0) for number in given] == [1.0, 1.0, 0.5, 0.0]
+    assert mean_relative_accuracy(5.0, 10.0) == 0.1  # exactly 0.5 counts
+    assert mean_relative_accuracy(0.0, 0.0) == 1.0
+    assert mean_relative_accuracy(0.21, 0.0) == 0.6
+    assert mean_relative_accuracy(-9.0, -10.0) == mean_relative_accuracy(9.0, 10.0)
 
 
 def test_share_of_points_in_a_mask():
