@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("egem.cli.demo:demo", "the whole story on this machine in minutes, ending in a report"),
     "data render": ("egem.cli.data:render", "records from the embedded simulated world"),
     "data import": ("egem.cli.data:import_", "one data source -> records"),
+    "data generate": ("egem.cli.data:generate", "questions from 3D scenes -> records"),
     "data sources": ("egem.cli.data:sources", "what `data import` can read"),
     "data stats": ("egem.cli.data:stats", "counts, answer balance and blind-guess baseline of a record set"),
     "data annotate": ("egem.cli.data:annotate", "add to records: depth latents"),

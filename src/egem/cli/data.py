@@ -7,6 +7,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from egem.cli.options import parse
 from egem.core.errors import unknown_name
+from egem.data_engine.generate import GenerateConfig
 from egem.data_engine.sources.source import ImportOptions
 from egem.recipes.render import RenderConfig
 
@@ -29,6 +30,17 @@ class SourceOptions:
     out: Path
     """Folder to write; it must not exist yet."""
     config: OmitArgPrefixes[ImportOptions] = field(default_factory=ImportOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Questions from 3D scenes, of VSI-Bench's kinds; what is ambiguous is refused, and the refusals are counted."""
+
+    scenes: Path
+    """Folder of 3D scenes: this project's own (room.json), ScanNet, ScanNet++ or ARKitScenes."""
+    out: Path
+    """Folder to write; it must not exist yet."""
+    config: OmitArgPrefixes[GenerateConfig] = field(default_factory=GenerateConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +87,21 @@ def import_(arguments: list[str]) -> None:
     options = parse(SourceOptions, f"data import {name}", rest)
     manifest = import_source(name, options.input, options.out, options.config)
     print(f"{manifest.rows} records of {manifest.groups} groups in {options.out}")
+
+
+def generate(arguments: list[str]) -> None:
+    """Ask about 3D scenes, and say what was refused."""
+    options = parse(GenerateOptions, "data generate", arguments)
+    from egem.data_engine.generate import REFUSED
+    from egem.data_engine.generate import generate as run
+
+    result = run(options.scenes, options.out, options.config)
+    print(result.table())
+    print(
+        f"{result.manifest.rows} records of {result.rooms} scenes in {options.out}; refusals in {REFUSED} there"
+    )
+    if result.quarantine:
+        print(f"{len(result.quarantine)} scenes could not be read; reasons in quarantine.jsonl there")
 
 
 def sources(arguments: list[str]) -> None:

@@ -89,6 +89,17 @@ def read_scene(folder: Path, scene: str) -> list[RoomFrame]:
     return frames
 
 
+def read_points(folder: Path, scene: str) -> Float[np.ndarray, "point 3"]:
+    """The scan's vertices in the aligned world, metres.
+
+    Raises:
+        RecordError: a file is missing or damaged.
+    """
+    facts = _facts(folder / f"{scene}.txt")
+    alignment = np.array(facts.get("axisAlignment", np.eye(4).reshape(-1)), np.float64).reshape(4, 4)
+    return read_vertices(folder / f"{scene}_vh_clean_2.ply") @ alignment[:3, :3].T + alignment[:3, 3]
+
+
 def _boxes(folder: Path, scene: str, alignment: Float[np.ndarray, "4 4"]) -> tuple[RoomBox, ...]:
     groups = read_json_object(folder / f"{scene}.aggregation.json").get("segGroups")
     path = folder / f"{scene}_vh_clean_2.0.010000.segs.json"
