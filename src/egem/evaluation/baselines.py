@@ -6,6 +6,7 @@ half of the benchmark's scenes from the other half.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +103,11 @@ def _of_rule(benchmark: PublicBenchmark) -> Baselines:
         known = by_skill(training)
         for skill, records in by_skill(test).items():
             kind = records[0].answer.kind
-            # A rare skill that only one half has is guessed from all other questions of its kind.
+            # A rare skill that only one half has gets the majority answer of all questions of its kind.
             pool = known.get(skill) or [record for record in training if record.answer.kind == kind]
             if not pool and not _points_inside(records[0]):
                 continue
-            guesses = _guesses(pool, records[0], benchmark)
+            guesses = islice(_guesses(pool, records[0], benchmark), None if skill in known else 1)
             rated = [_rated(benchmark, records, guess) for guess in guesses]
             majority.update(zip((r.id for r in records), rated[0], strict=True))
             best = max(rated, key=lambda scores: float(np.mean(scores)))
@@ -121,6 +122,8 @@ def _guesses(
     if _points_inside(example):
         yield lambda record: benchmark.rule.centre
         return
+    majority = combined([record.answer for record in known])
+    yield lambda record: majority
     for views in (known, [_with_texts(record) for record in known]):
         for guess in guessers(views).values():
             yield lambda record, guess=guess, texts=views is not known: _reply(
