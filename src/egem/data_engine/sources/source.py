@@ -36,6 +36,8 @@ class ImportOptions:
     """Readings beyond this count as missing."""
     num_frames: int = 8
     """Frames taken from each video, evenly from first to last."""
+    camera: str = ""
+    """Whose frames of robot episodes are shown; the set's first if empty."""
     images: Literal["bytes", "path"] = "bytes"
     """Whether a record holds its image's bytes, or the absolute path of the file (smaller, but not movable)."""
     limit: int | None = None

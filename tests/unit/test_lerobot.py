@@ -1,0 +1,274 @@
+"""LeRobot datasets: what is written reads back, whoever wrote it; damage is named."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from egem.core.errors import ConfigError, RecordError
+from egem.data_engine.episodes.lerobot import LeRobotDataset
+from egem.data_engine.episodes.lerobot_writer import LeRobotOptions, write_lerobot
+from egem.episodes import Episode, Subtask
+from robot_episodes import FPS, PARTS, STEPS, episode
+from sources.lerobot_folders import write_v21
+
+LENGTHS = (24, 17, 30)
+
+
+def corner(image: np.ndarray) -> float:
+    return float(image[-7:-1, 1:7].mean())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Episode]]:
+    episodes = [episode(seed, steps=steps) for seed, steps in enumerate(LENGTHS)]
+    root = tmp_path_factory.mktemp("lerobot") / "set"
+    assert write_lerobot(iter(episodes), root) == 3
+    return root, episodes
+
+
+@pytest.fixture
+def copy(written: tuple[Path, list[Episode]], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written[0], tmp_path / "set"))
+
+
+def same(found: Episode, wanted: Episode) -> None:
+    steps = wanted.num_steps
+    assert found.num_steps == steps
+    assert (found.instruction, found.fps, found.success) == (
+        wanted.instruction,
+        wanted.fps,
+        wanted.success,
+    )
+    np.testing.assert_array_equal(found.states, wanted.states)
+    np.testing.assert_array_equal(found.actions, wanted.actions)
+    np.testing.assert_allclose(found.timestamps, wanted.timestamps, atol=1e-6)
+    assert found.subtasks == wanted.subtasks
+    assert list(found.cameras) == list(wanted.cameras)
+    for name, stream in wanted.cameras.items():
+        images, truth = (s.frames.read(range(steps)) for s in (found.cameras[name], stream))
+        for image, true in zip(images, truth, strict=True):
+            assert image.shape == true.shape
+            # A neighbour's corner differs by 8.
+            assert abs(corner(image) - corner(true)) < 3
+
+
+def test_round_trip(written: tuple[Path, list[Episode]]) -> None:
+    root, episodes = written
+    dataset = LeRobotDataset(root)
+    assert len(dataset) == 3
+    for found, wanted in zip(dataset, episodes, strict=True):
+        same(found, wanted)
+        assert found.action_space == wanted.action_space
+        assert found.meta["licence"] == "apache-2.0"
+        front = found.cameras["front"]
+        np.testing.assert_allclose(front.track, wanted.cameras["front"].track, atol=1e-6)
+        assert found.cameras["wrist"].depth is None
+        assert front.depth is not None
+        (depth,) = front.depth.read([5])
+        assert (depth[:4] == 0).all()
+        np.testing.assert_allclose(depth[4:], 1.5)
+
+
+def test_frames_in_any_order(written: tuple[Path, list[Episode]]) -> None:
+    root, episodes = written
+    found, wanted = LeRobotDataset(root).episode(2), episodes[2]
+    order = [29, 0, 7, 7, 28, 3]
+    images = found.cameras["front"].frames.read(order)
+    assert [round(corner(image) / 8) for image in images] == order
+    with pytest.raises(RecordError, match=r"no frame 30 in an episode of 30"):
+        found.cameras["front"].frames.read([30])
+    assert wanted.num_steps == 30
+
+
+def test_files_roll_over_between_episodes(tmp_path: Path) -> None:
+    episodes = [episode(seed) for seed in range(3)]
+    write_lerobot(episodes, tmp_path / "set", LeRobotOptions(data_file_mb=0, video_file_mb=0))
+    for pattern in ("data/chunk-000/*.parquet", "videos/observation.images.front/chunk-000/*.mp4"):
+        assert len(list((tmp_path / "set").glob(pattern))) == 3
+    for found, wanted in zip(LeRobotDataset(tmp_path / "set"), episodes, strict=True):
+        same(found, wanted)
+
+
+def test_statistics_are_those_of_the_values(written: tuple[Path, list[Episode]]) -> None:
+    root, episodes = written
+    found = LeRobotDataset(root).statistics()
+    values = np.concatenate([e.actions for e in episodes if e.actions is not None]).astype(np.float64)
+    wanted = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
+    wanted |= {f"q{q:02d}": np.percentile(values, q, axis=0) for q in (1, 10, 50, 90, 99)}
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found["action"][name], value, rtol=1e-9)
+    assert found["action"]["count"].tolist() == [sum(LENGTHS)]
+    pixels = []
+    for one in episodes:
+        sampled = np.unique(np.linspace(0, one.num_steps - 1, 10).astype(int)).tolist()
+        pixels.append(np.stack(one.cameras["front"].frames.read(sampled)))
+    flat = np.concatenate([p.reshape(-1, 3) for p in pixels]) / 255
+    image = found["observation.images.front"]
+    assert image["mean"].shape == (3, 1, 1)
+    np.testing.assert_allclose(image["mean"].ravel(), flat.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(image["std"].ravel(), flat.std(0), rtol=1e-9)
+    # Each episode's own stand in its row.
+    row = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()[1]
+    first = episodes[1].actions
+    assert first is not None
+    np.testing.assert_allclose(row["stats/action/mean"], first.astype(np.float64).mean(0))
+
+
+def test_what_other_tools_look_for(written: tuple[Path, list[Episode]]) -> None:
+    """The names and index columns that lerobot 0.4 opens."""
+    pandas = pytest.importorskip("pandas")
+    root, episodes = written
+    tasks = pandas.read_parquet(root / "meta" / "tasks.parquet")
+    assert tasks.loc[episodes[1].instruction].task_index == 1
+    assert set(pandas.read_parquet(root / "meta" / "subtasks.parquet").index) == set(PARTS)
+    info = json.loads((root / "meta" / "info.json").read_text())
+    assert info["codebase_version"] == "v3.0"
+    assert (info["total_episodes"], info["total_frames"], info["fps"]) == (3, sum(LENGTHS), 10)
+    rows = pandas.read_parquet(root / "meta/episodes/chunk-000/file-000.parquet")
+    assert rows.dataset_from_index.tolist() == [0, 24, 41]
+    assert rows.dataset_to_index.tolist() == [24, 41, 71]
+    np.testing.assert_allclose(rows["videos/observation.images.front/from_timestamp"], [0, 2.4, 4.1])
+    data = pandas.read_parquet(root / "data/chunk-000/file-000.parquet")
+    assert data["index"].tolist() == list(range(71))
+    assert data.frame_index.tolist() == [i for n in LENGTHS for i in range(n)]
+    for key, feature in info["features"].items():
+        assert (key in data.columns) == (feature["dtype"] != "video")
+
+
+def test_version_2_1(tmp_path: Path) -> None:
+    episodes = [episode(seed, steps=12 + seed) for seed in range(2)]
+    root = write_v21(tmp_path / "old", episodes)
+    dataset = LeRobotDataset(root)
+    assert dataset.version == "v2.1"
+    for found, wanted in zip(dataset, episodes, strict=True):
+        same(replace(found, subtasks=wanted.subtasks, success=wanted.success), wanted)
+        assert found.success is None
+        assert found.action_space is None
+        # AgiBot World's annotation, whose last frames are exclusive.
+        assert [(s.text, s.start, s.end) for s in found.subtasks] == [
+            (s.text, s.start, s.end) for s in wanted.subtasks
+        ]
+
+
+def rewrite(path: Path, change: Any) -> None:
+    rows = pq.read_table(path).to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+EPISODES, DATA = "meta/episodes/chunk-000/file-000.parquet", "data/chunk-000/file-000.parquet"
+
+
+def test_subtasks_from_every_place_that_tools_put_them(copy: Path) -> None:
+    def from_columns(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["sparse_subtask_names"] = ["task"]
+            row["sparse_subtask_start_frames"], row["sparse_subtask_end_frames"] = [0], [row["length"] - 1]
+            row["dense_subtask_names"] = ["a", "b"]
+            row["dense_subtask_start_frames"], row["dense_subtask_end_frames"] = [0, 5], [4, 9]
+
+    def without(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            for key in [k for k in row if "subtask" in k]:
+                del row[key]
+
+    rewrite(copy / EPISODES, from_columns)
+    found = LeRobotDataset(copy).episode(0).subtasks
+    assert found == (Subtask(text="a", start=0, end=5), Subtask(text="b", start=5, end=10))
+    rewrite(copy / EPISODES, without)
+    assert [s.text for s in LeRobotDataset(copy).episode(0).subtasks] == list(PARTS)
+    rewrite(copy / DATA, lambda rows: [row.update(subtask_index=-1) for row in rows[:8]])
+    assert [s.text for s in LeRobotDataset(copy).episode(0).subtasks] == list(PARTS[1:])
+    (copy / "meta" / "subtasks.parquet").unlink()
+    assert LeRobotDataset(copy).episode(0).subtasks == ()
+    # A task that changes on the way is a sub-task.
+    rewrite(copy / DATA, lambda rows: [row.update(task_index=1) for row in rows[10:24]])
+    rewrite(copy / EPISODES, lambda rows: rows[0].update(tasks=["x", "y"]))
+    first = LeRobotDataset(copy).episode(0)
+    assert [(s.start, s.end) for s in first.subtasks] == [(0, 10), (10, 24)]
+    assert first.instruction == ""
+
+
+def test_bad_datasets(copy: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no LeRobot dataset: looked for meta/info.json; it holds"):
+        LeRobotDataset(copy / "data")
+    info = json.loads((copy / "meta" / "info.json").read_text())
+    (copy / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v1.6"}))
+    with pytest.raises(ConfigError, match=r"version v1\.6; v3\.0, v2\.1, v2\.0 can be read"):
+        LeRobotDataset(copy)
+    (copy / "meta" / "info.json").write_text(json.dumps(info)[:200])
+    with pytest.raises(RecordError, match=r"info\.json is not valid JSON"):
+        LeRobotDataset(copy)
+
+
+def test_damage_is_named(copy: Path) -> None:
+    rewrite(copy / DATA, lambda rows: rows.pop(3))
+    with pytest.raises(RecordError, match=r"episode 0: 23 rows of data, 24 announced"):
+        LeRobotDataset(copy).episode(0)
+    rewrite(copy / DATA, lambda rows: rows[24]["observation.state"].__setitem__(2, float("nan")))
+    with pytest.raises(RecordError, match=r"states of step 1 are not finite"):
+        LeRobotDataset(copy).episode(1)
+    content = (copy / DATA).read_bytes()
+    (copy / DATA).write_bytes(content[: len(content) // 2])
+    with pytest.raises(RecordError, match=r"file-000\.parquet cannot be read .* truncated or damaged"):
+        LeRobotDataset(copy).episode(0)
+    (copy / DATA).unlink()
+    with pytest.raises(RecordError, match=r"file-000\.parquet does not exist; the dataset is incomplete"):
+        LeRobotDataset(copy).episode(0)
+
+
+def test_damaged_videos_are_named(copy: Path) -> None:
+    video = copy / "videos/observation.images.front/chunk-000/file-000.mp4"
+
+    def read(number: int) -> None:
+        LeRobotDataset(copy).episode(number).cameras["front"].frames.read([0, 20])
+
+    rewrite(copy / EPISODES, lambda rows: rows[2].update(length=30))
+    rewrite(
+        copy / EPISODES,
+        lambda rows: rows[2].update({"videos/observation.images.front/from_timestamp": 6.0}),
+    )
+    with pytest.raises(RecordError, match=r"has no frame at 8\.000 s \(step 20 of 30\); it is truncated"):
+        read(2)
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) // 3])
+    with pytest.raises(RecordError, match=r"front/chunk-000/file-000\.mp4 cannot be read"):
+        read(0)
+    video.unlink()
+    with pytest.raises(RecordError, match=r"file-000\.mp4 does not exist"):
+        read(0)
+    with pytest.raises(RecordError, match=r"has no camera 'top'; it has front, wrist"):
+        LeRobotDataset(copy).episode(0).camera("top")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fps": None}, "has no rate"),
+        ({"instruction": " "}, "has no instruction"),
+        ({"fps": 20.0}, r"fps is 20\.0, 10\.0 in the first episode"),
+        ({"states": np.zeros((STEPS, 9), np.float32)}, "9 dimensions of states, 8 in the first"),
+        ({"actions": np.zeros((STEPS, 6), np.float32)}, "actions have 6 dimensions, .* declares 7"),
+        ({"actions": np.full((STEPS, 7), np.nan, np.float32)}, "actions of step 0 are not finite"),
+        ({"cameras": {}}, "cameras none; the first episode has front, wrist"),
+    ],
+)
+def test_episodes_that_do_not_fit(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=rf"episode made/1.*{message}"):
+        write_lerobot([episode(0), episode(1, **changes)], tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_and_existing_folders(tmp_path: Path, written: tuple[Path, list[Episode]]) -> None:
+    with pytest.raises(RecordError, match="no episode to write"):
+        write_lerobot([], tmp_path / "set")
+    with pytest.raises(ConfigError, match="exists already"):
+        write_lerobot([episode(0)], written[0])
+    assert FPS == 10
