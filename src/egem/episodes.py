@@ -144,6 +144,8 @@ class Episode:
     action_names: tuple[str, ...] = ()
     effector: Float[np.ndarray, "step arm 3"] | None = None
     """Position of each arm's end effector."""
+    arms: tuple[str, ...] = ()
+    """What the arms are called ("left", "right"), in the order of `effector`; empty where there is one."""
     cameras: Mapping[str, CameraStream] = field(default_factory=dict)
     """Name to stream; the first is the one that sees most of the scene."""
     subtasks: tuple[Subtask, ...] = ()
@@ -203,6 +205,8 @@ def check(episode: Episode) -> Episode:
         raise RecordError(
             f"{where}: actions have {episode.actions.shape[1]} dimensions, the action space declares {space.dim}."
         )
+    if episode.arms and episode.effector is not None and len(episode.arms) != episode.effector.shape[1]:
+        raise RecordError(f"{where}: {len(episode.arms)} names for {episode.effector.shape[1]} arms.")
     for name, camera in episode.cameras.items():
         if len(camera.frames) < steps:
             raise RecordError(f"{where}: camera '{name}' has {len(camera.frames)} frames for {steps} steps.")
@@ -215,12 +219,19 @@ def check(episode: Episode) -> Episode:
     return episode
 
 
-def project(stream: CameraStream, points: Float[np.ndarray, "step 3"]) -> Float[np.ndarray, "step 3"] | None:
-    """Points, one a step, to (column, row, depth) of a calibrated camera; None for a camera without calibration."""
+def project(
+    stream: CameraStream, points: Float[np.ndarray, "point 3"], step: int
+) -> Float[np.ndarray, "point 3"] | None:
+    """Points of the base frame as a calibrated camera sees them at one step.
+
+    Returns:
+        Column, row (pixels) and depth (metres; the pixel of a point with depth <= 0 means nothing); None for a camera
+        without calibration.
+    """
     if stream.intrinsics is None or stream.camera_from_base is None:
         return None
-    poses = stream.camera_from_base[: len(points)]
-    local = np.einsum("sij,sj->si", poses[:, :3, :3], points) + poses[:, :3, 3]
+    pose = stream.camera_from_base[step]
+    local = points @ pose[:3, :3].T + pose[:3, 3]
     depth = local[:, 2]
     safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
     pixels = local @ stream.intrinsics.T

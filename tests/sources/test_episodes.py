@@ -16,7 +16,13 @@ from egem.data_engine.episodes.hdf5 import need_h5py
 from egem.data_engine.episodes.rlds import LAYOUTS, parse_episode, read_rlds
 from egem.data_engine.episodes.robomind import read_robomind
 from egem.data_engine.formats.tfrecord import parse_example, read_tfrecords
-from egem.data_engine.sources.episode_questions import MIN_LENGTH, image_track, path_points, questions
+from egem.data_engine.sources.episode_questions import (
+    MIN_LENGTH,
+    image_tracks,
+    longest_path,
+    path_points,
+    questions,
+)
 from egem.data_engine.sources.robot_episodes import episode_records
 from egem.episodes import Subtask, project
 from egem.media import decode_depth, decode_image
@@ -81,7 +87,7 @@ def test_every_source_gives_records(name: str, tmp_path: Path) -> None:
     skills = {record.skill for record in records}
     if name in ("lerobot", "agibot-world"):
         assert skills >= PLAN | {"success"}
-    assert ("gripper_path" in skills) == (name in ("lerobot", "molmoact"))
+    assert ("gripper_path" in skills) == (name in ("lerobot", "agibot-world", "molmoact"))
 
 
 def test_sources_are_in_the_table() -> None:
@@ -202,22 +208,51 @@ def test_calibrated_positions_are_projected() -> None:
     )
     hand = np.stack([np.full(24, 2.0), np.linspace(0.4, -0.4, 24), np.full(24, 1.3)], axis=1)
     one = replace(made, effector=hand[:, None].astype(np.float32))
-    pixels = project(stream, hand)
+    pixels = project(stream, hand, 0)
     assert pixels is not None
     # By hand: 2 m ahead, y to the left, 0.3 m above the camera.
     np.testing.assert_allclose(pixels[:, 0], 32 - 60 * hand[:, 1] / 2)
     np.testing.assert_allclose(pixels[:, 1], 24 - 60 * 0.3 / 2)
     np.testing.assert_allclose(pixels[:, 2], 2.0)
-    track = image_track(stream, one, (WIDTH, HEIGHT))
-    assert track is not None
-    np.testing.assert_allclose(track, pixels[:, :2] / (WIDTH, HEIGHT), atol=1e-6)
+    whole, size = Subtask(text="all", start=0, end=24), (WIDTH, HEIGHT)
+    track = image_tracks(stream, one, whole, size)[""]
+    np.testing.assert_allclose(track, pixels[:, :2] / size, atol=1e-6)
     behind = replace(one, effector=-hand[:, None].astype(np.float32))
-    hidden = image_track(stream, behind, (WIDTH, HEIGHT))
-    assert hidden is not None
-    assert np.isnan(hidden).all()
-    assert image_track(stream, one, (4 * WIDTH, 4 * HEIGHT)) is None
-    two = replace(one, effector=np.repeat(hand[:, None], 2, axis=1).astype(np.float32))
-    assert image_track(stream, two, (WIDTH, HEIGHT)) is None
+    assert np.isnan(image_tracks(stream, behind, whole, size)[""]).all()
+    assert image_tracks(stream, one, whole, (4 * WIDTH, 4 * HEIGHT)) == {}
+    # Two arms need names; the one that moves is asked about.
+    both = np.stack([np.repeat(hand[:1], 24, axis=0), hand], axis=1).astype(np.float32)
+    two = replace(one, effector=both)
+    assert image_tracks(stream, two, whole, size) == {}
+    named = longest_path(image_tracks(stream, replace(two, arms=("left", "right")), whole, size))
+    assert named is not None
+    assert named[0] == "right"
+
+
+def test_a_moving_camera_is_taken_as_it_stands_at_the_start() -> None:
+    made = episode(0)
+    _, poses = head_camera(made.num_steps)
+    turned = poses.copy()
+    turned[:, 0, 3] += np.linspace(0, 0.5, 24)
+    hand = np.stack([np.full(24, 2.0), np.linspace(0.4, -0.4, 24), np.full(24, 1.3)], axis=1)
+    matrix = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
+    stream = replace(made.cameras["front"], track=None, intrinsics=matrix, camera_from_base=turned)
+    part = Subtask(text="all", start=4, end=24)
+    one = replace(made, effector=hand[:, None].astype(np.float32))
+    track = image_tracks(stream, one, part, (WIDTH, HEIGHT))[""]
+    shift = 0.5 * 4 / 23
+    np.testing.assert_allclose(track[:, 0] * WIDTH, 32 + 60 * (shift - hand[4:, 1]) / 2, atol=1e-4)
+
+
+def test_the_path_of_the_arm_that_moves(tmp_path: Path) -> None:
+    paths = [r for r in load("agibot-world", tmp_path) if r.skill == "gripper_path"]
+    assert len(paths) == 3
+    for record, start in zip(paths, (0, 4, 8), strict=True):
+        assert "left gripper" in record.messages[0].content
+        column = 32 - 60 * np.linspace(0.4, -0.4, STEPS)[start] / 2
+        assert abs(record.answer.points[0][0] - column / WIDTH * 1000) <= 1
+        assert record.answer.points[0][1] == 500
+        assert record.intrinsics[0] is not None
 
 
 def test_questions_depend_on_seed_and_episode_alone() -> None:
@@ -331,7 +366,7 @@ def test_agibot(inverted: bool, tmp_path: Path) -> None:
     head = found.cameras["head_color"]
     assert [corner(image) for image in head.frames.read([11, 4])] == [11, 4]
     assert found.effector is not None
-    pixels = project(head, found.effector[:, 0].astype(np.float64))
+    pixels = project(head, found.effector[:, 0].astype(np.float64), 0)
     assert pixels is not None
     np.testing.assert_allclose(pixels[:, 0], 32 - 60 * np.linspace(0.4, -0.4, STEPS) / 2, atol=1e-4)
 

@@ -86,6 +86,7 @@ def _episode(row: Any, root: Path, where: str) -> Episode:
             actions=actions,
             action_space=ActionSpace(control="joint_position", dim=16, gripper_dims=(14, 15)),
             effector=effector,
+            arms=("left", "right"),
             cameras=cameras,
             subtasks=_subtasks(row, where),
             meta={

@@ -93,6 +93,7 @@ def _episode(file: Path, root: Path, sentences: Mapping[str, str]) -> Episode:
             actions=None if actions is None else actions[::every].astype(np.float32),
             action_space=space,
             effector=np.stack(effector, axis=1)[::every].astype(np.float32),
+            arms=() if len(arms) == 1 else ("left", "right"),
             cameras={
                 name: CameraStream(
                     frames=EncodedFrames(

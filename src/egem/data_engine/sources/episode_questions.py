@@ -58,8 +58,8 @@ _FORMS = {
         'Can the robot do this now: "{part}"? Answer yes or no.',
     ),
     "gripper_path": (
-        "The robot is to {part}. Give its gripper's path in the image as 8 points [x, y], integers 0 to 1000.",
-        "{Part}: where does the gripper move? 8 points [x, y], integers 0 to 1000.",
+        "The robot is to {part}. Give its {arm}gripper's path in the image as 8 points [x, y], integers 0 to 1000.",
+        "{Part}: where does the {arm}gripper move? 8 points [x, y], integers 0 to 1000.",
     ),
     "current_subtask": (
         "These are frames of a robot at work. Which step is it?",
@@ -115,7 +115,7 @@ def questions(
         rng: decides wordings, the order of options, and whether `success` and `affordance` are asked for yes or no.
     """
     parts, annotated = parts_of(episode), bool(episode.subtasks)
-    track = image_track(episode.cameras[camera], episode, size)
+    stream = episode.cameras[camera]
     found: list[EpisodeQuestion] = []
     for index, part in enumerate(parts):
         asked = _Asked(parts, index, episode.instruction or "finish the work shown", rng)
@@ -124,35 +124,56 @@ def questions(
             found += [q for q in (asked.affordance(), asked.current(), asked.future()) if q is not None]
         found.append(asked.past())
         found += [q for q in (asked.success(annotated),) if q is not None]
-        if track is not None:
-            path = path_points(track[part.start : part.end])
-            if path is not None:
-                found.append(asked.path(path))
+        path = longest_path(image_tracks(stream, episode, part, size))
+        if path is not None:
+            found.append(asked.path(*path))
     return found
 
 
-def image_track(
-    stream: CameraStream, episode: Episode, size: tuple[int, int]
-) -> Float[np.ndarray, "step 2"] | None:
-    """Where the end effector is, as fractions of the frame; NaN where it cannot be seen.
+def image_tracks(
+    stream: CameraStream, episode: Episode, part: Subtask, size: tuple[int, int]
+) -> dict[str, Float[np.ndarray, "step 2"]]:
+    """Where the end effectors go during a sub-task, as fractions of the frame at its start; NaN where unseen.
 
-    A track of the camera counts most; else the position of a single arm is projected. Two arms' paths are not asked
-    for, as a question could not say whose; nor a path whose calibration is of another picture size.
+    A track of the camera counts most; else positions are projected into the camera as it stands at the start. A
+    calibration that belongs to another picture size (its centre is off by a quarter) is not used.
+
+    Returns:
+        Name of the arm ("" for the only one) to its track; empty without track or calibration, or for several arms
+        without names, as a question could not say whose path it means.
     """
+    steps = slice(part.start, part.end)
     if stream.track is not None:
-        return stream.track
-    if episode.effector is None or episode.effector.shape[1] != 1 or stream.intrinsics is None:
-        return None
+        return {"": stream.track[steps]}
+    effector, names = episode.effector, episode.arms or ("",)
+    if effector is None or stream.intrinsics is None or effector.shape[1] != len(names):
+        return {}
     width, height = size
-    centre = stream.intrinsics[:2, 2] / (width / 2, height / 2)
-    if (np.abs(centre - 1) > 0.25).any():
+    if (np.abs(stream.intrinsics[:2, 2] / (width / 2, height / 2) - 1) > 0.25).any():
+        return {}
+    found = {}
+    for arm, name in enumerate(names):
+        projected = project(stream, effector[steps, arm].astype(np.float64), part.start)
+        if projected is None:
+            return {}
+        shares = projected[:, :2] / (width, height)
+        hidden = (projected[:, 2] <= 0) | (shares < 0).any(axis=1) | (shares > 1).any(axis=1)
+        found[name] = np.where(hidden[:, None], np.nan, shares)
+    return found
+
+
+def longest_path(
+    tracks: dict[str, Float[np.ndarray, "step 2"]],
+) -> tuple[str, tuple[tuple[int, int], ...]] | None:
+    """The arm that moves most in the image, and its path (see `path_points`); None if it cannot be asked for."""
+    lengths = {
+        arm: float(np.nansum(np.linalg.norm(np.diff(track, axis=0), axis=1))) for arm, track in tracks.items()
+    }
+    if not lengths:
         return None
-    projected = project(stream, episode.effector[:, 0].astype(np.float64))
-    if projected is None:
-        return None
-    shares = projected[:, :2] / (width, height)
-    hidden = (projected[:, 2] <= 0) | (shares < 0).any(axis=1) | (shares > 1).any(axis=1)
-    return np.where(hidden[:, None], np.nan, shares)
+    arm = max(lengths, key=lambda name: lengths[name])
+    points = path_points(tracks[arm])
+    return None if points is None else (arm, points)
 
 
 def path_points(track: Float[np.ndarray, "step 2"]) -> tuple[tuple[int, int], ...] | None:
@@ -237,8 +258,9 @@ class _Asked:
             return self._binary("success", "half", self.part.text, False)
         return self._binary("success", "clip", self.part.text, outcome)
 
-    def path(self, points: tuple[tuple[int, int], ...]) -> EpisodeQuestion:
+    def path(self, arm: str, points: tuple[tuple[int, int], ...]) -> EpisodeQuestion:
         text = written_list(points)
+        self.words["arm"] = f"{arm} " if arm else ""
         answer = Answer(kind="trajectory", text=text, points=points)
         return self._question("gripper_path", "start", self._phrase("gripper_path"), text, answer)
 
