@@ -52,7 +52,7 @@ def test_depth_head_equals_diffusers(model: tiny.GEM) -> None:
     """Timestep 1000 * t, the context in place of the text, padding masked."""
     original = SanaTransformer2DModel(**tiny.micro_preset().depth_head)
     original.load_state_dict(model.depth_head.sana.state_dict())
-    latents, context = torch.randn(2, 64, 3, 4), torch.randn(2, 5, 24)
+    latents, context = torch.randn(2, 16, 3, 4), torch.randn(2, 5, 24)
     time = torch.tensor([0.3, 1.0])
     mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
     expected = original(
@@ -78,7 +78,7 @@ def test_depth_loss_of_a_batch_equals_the_steps_written_out(model: tiny.GEM) -> 
     generator = torch.Generator().manual_seed(0)
     draws = Draws(
         time=torch.tensor([0.2, 0.9, 0.5]),
-        noise=torch.randn(3, 64, 4, 4, generator=generator),
+        noise=torch.randn(3, 16, 8, 8, generator=generator),
         drop=torch.tensor([False, False, True]),
     )
     losses = model(batch, language=False, draws=[draws])

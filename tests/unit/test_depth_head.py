@@ -14,7 +14,7 @@ def head() -> DepthHead:
 def test_a_fresh_head_predicts_little_but_passes_gradients_to_its_context(head: DepthHead) -> None:
     """The first stage trains the connector against a frozen head: its gradient must not be zero."""
     context = torch.randn(2, 5, 24, requires_grad=True)
-    velocity = head(torch.randn(2, 64, 4, 4), torch.tensor([0.2, 0.8]), context, torch.ones(2, 5).bool())
+    velocity = head(torch.randn(2, 16, 4, 4), torch.tensor([0.2, 0.8]), context, torch.ones(2, 5).bool())
     assert velocity.std() < 0.5
     velocity.square().mean().backward()
     assert context.grad is not None
@@ -24,13 +24,13 @@ def test_a_fresh_head_predicts_little_but_passes_gradients_to_its_context(head: 
 def test_any_latent_size_works(head: DepthHead) -> None:
     for height, width in ((1, 1), (3, 7), (20, 2)):
         out = head(
-            torch.randn(1, 64, height, width), torch.ones(1), torch.randn(1, 2, 24), torch.ones(1, 2).bool()
+            torch.randn(1, 16, height, width), torch.ones(1), torch.randn(1, 2, 24), torch.ones(1, 2).bool()
         )
-        assert out.shape == (1, 64, height, width)
+        assert out.shape == (1, 16, height, width)
 
 
 def test_guidance_of_one_leaves_the_null_condition_out(head: DepthHead) -> None:
-    noise, context, mask = torch.randn(2, 64, 2, 2), torch.randn(2, 3, 24), torch.ones(2, 3).bool()
+    noise, context, mask = torch.randn(2, 16, 2, 2), torch.randn(2, 3, 24), torch.ones(2, 3).bool()
     calls = []
     hook = head.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     for null in (torch.zeros(1, 1, 24), torch.full((1, 1, 24), 50.0)):
@@ -42,7 +42,7 @@ def test_guidance_of_one_leaves_the_null_condition_out(head: DepthHead) -> None:
 
 def test_guided_sample_written_out(head: DepthHead) -> None:
     noise, context, mask = (
-        torch.randn(1, 64, 2, 2),
+        torch.randn(1, 16, 2, 2),
         torch.randn(1, 3, 24),
         torch.tensor([[True, True, False]]),
     )

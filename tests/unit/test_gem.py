@@ -164,7 +164,7 @@ def test_one_call_of_the_depth_head_for_maps_of_one_size(model: GEM) -> None:
     model.depth_head.register_forward_pre_hook(lambda m, args: calls.append(tuple(args[0].shape)))
     samples = [tiny.random_sample(seed=n, image_sizes=((32, 32),) * n, prompt_only=True) for n in (1, 3)]
     model.sample_depth(samples, num_steps=1, guidance=1.0, generator=generator())
-    assert calls == [(4, 64, 4, 4)]
+    assert calls == [(4, 16, 8, 8)]
 
 
 def test_bad_sizes(model: GEM) -> None:

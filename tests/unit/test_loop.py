@@ -283,6 +283,21 @@ def test_remains_of_a_start_with_another_model_are_not_used(folder, monkeypatch)
     assert numbers(config.run) == numbers(fresh.run)
 
 
+def test_maps_may_be_drawn_larger_than_the_checkpoint_s(folder, tmp_path):
+    config = replace(micro_config(folder), run=tmp_path / "run")
+    kept = run.load_model(config).config.depth
+    larger = run.load_model(replace(config, depth_long_side=2 * kept.long_side)).config.depth
+    assert larger == replace(kept, long_side=2 * kept.long_side)
+    with pytest.raises(ConfigError, match="less than its multiple"):
+        run.load_model(replace(config, depth_long_side=1))
+
+
+def test_stored_half_precision_is_trained_in_float32(folder, tmp_path):
+    config = replace(micro_config(folder), run=tmp_path / "run", checkpoint=tmp_path / "half")
+    GEM.from_pretrained(folder / "checkpoint", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    assert {p.dtype for p in run.load_model(config).parameters()} == {torch.float32}
+
+
 def test_a_run_is_not_overwritten(finished):
     with pytest.raises(ConfigError) as error:
         train(finished)

@@ -124,7 +124,7 @@ _RELEASED_DEPTH = DepthPolicy(encoding="spectral", long_side=448, multiple=32)
 TINY = Preset(
     config=GEMConfig(
         preset="tiny",
-        depth=DepthPolicy(encoding="log", near_m=0.05, far_m=10.0, long_side=48, multiple=8),
+        depth=DepthPolicy(encoding="log", near_m=0.05, far_m=10.0, long_side=24, multiple=4),
         codec="pixel",
         guidance=1.0,
         sampling_steps=4,
@@ -171,8 +171,8 @@ TINY = Preset(
         "tie_word_embeddings": True,
     },
     depth_head={
-        "in_channels": 64,
-        "out_channels": 64,
+        "in_channels": 16,
+        "out_channels": 16,
         "num_attention_heads": 4,
         "attention_head_dim": 32,
         "num_layers": 4,
@@ -187,7 +187,7 @@ TINY = Preset(
         "interpolation_scale": 1.0,
         "qk_norm": "rms_norm_across_heads",
     },
-    depth_codec=PixelCodecConfig(channels=1, factor=8, scale=3.7, shift=-0.13),
+    depth_codec=PixelCodecConfig(channels=1, factor=4, scale=3.7, shift=-0.13),
     stop_ids=(special_id("<|im_end|>"), special_id("<|endoftext|>")),
     has_processor_files=True,
 )

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 
-from egem.recipes.gem import gem_2b, gem_8b
-from egem.recipes.tiny import tiny, tiny_real
+from egem.recipes.gem import gem_2b, gem_2b_24gb, gem_8b
+from egem.recipes.tiny import tiny, tiny_describe, tiny_draw, tiny_real
 from egem.training.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "tiny": tiny,
+    "tiny-describe": tiny_describe,
+    "tiny-draw": tiny_draw,
     "tiny-real": tiny_real,
     "gem-2b": gem_2b,
+    "gem-2b-24gb": gem_2b_24gb,
     "gem-8b": gem_8b,
 }
 """Name -> function returning a complete configuration; the command line overrides its fields."""

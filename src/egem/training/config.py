@@ -137,6 +137,8 @@ class TrainConfig:
     """Preset of the model: its untrained weights or, with `checkpoint`, what that has to be one of."""
     checkpoint: Path | None = None
     """Checkpoint folder to start from instead of untrained weights."""
+    depth_long_side: int | None = None
+    """Longer side of the depth maps to draw, in pixels, where it is not to be the checkpoint's."""
     seed: int = 0
     """Decides initial weights of a preset, reading order, noise, times and dropped conditions."""
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"

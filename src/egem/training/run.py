@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -118,11 +119,16 @@ def load_model(config: TrainConfig) -> GEM:
         return GEM.from_pretrained(stored, dtype=torch.float32)
     if config.checkpoint is None:
         assert config.preset is not None
-        return build(config.preset, seed=config.seed)
-    from egem.models.pretrained import load
+        model = build(config.preset, seed=config.seed)
+    else:
+        from egem.models.pretrained import load
 
-    # Weights are trained in float32, whatever they are stored in; `dtype` is what is computed in.
-    return load(config.checkpoint, preset=config.preset, dtype=torch.float32)
+        # Weights are trained in float32, whatever they are stored in; `dtype` is what is computed in.
+        model = load(config.checkpoint, preset=config.preset, dtype=torch.float32)
+    if config.depth_long_side is not None:
+        depth = replace(model.config.depth, long_side=config.depth_long_side)
+        model.config = replace(model.config, depth=depth)
+    return model
 
 
 def export_model(model: GEM, run: Path, name: str, world: World) -> None:

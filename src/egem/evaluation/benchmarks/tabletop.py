@@ -42,7 +42,8 @@ def _open(name: str, split: str, options: BenchmarkOptions) -> Benchmark:
     num_views = options.num_groups or NUM_VIEWS
     height, width = options.image_size
     size = f"{num_views}x{options.questions_per_group}-{height}x{width}-{'-'.join(options.cameras)}"
-    folder = options.cache / f"tabletop-{split}-{size}-seed{options.seed}-{_version()}"
+    asked = f"-{hashlib.sha256(repr(options.skills).encode()).hexdigest()[:6]}" if options.skills else ""
+    folder = options.cache / f"tabletop-{split}-{size}{asked}-seed{options.seed}-{_version()}"
     if not (folder / MANIFEST).exists():
         logger.info("rendering benchmark %s into %s", name, folder)
         try:
@@ -65,7 +66,8 @@ def _render(split: str, num_views: int, options: BenchmarkOptions, folder: Path)
         for index, scene in enumerate(drawn):
             # Its own stream, so that questions differ from a training set of the same seed and index.
             rng = np.random.default_rng([options.seed, index, 1])
-            for record in ask(scene, rng, num_questions=options.questions_per_group):
+            skills = options.skills or None
+            for record in ask(scene, rng, num_questions=options.questions_per_group, skills=skills):
                 writer.add(record)
 
 
