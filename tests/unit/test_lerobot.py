@@ -14,8 +14,8 @@ import pytest
 from egem.core.errors import ConfigError, RecordError
 from egem.data_engine.episodes.lerobot import LeRobotDataset
 from egem.data_engine.episodes.lerobot_writer import LeRobotOptions, write_lerobot
-from egem.episodes import Episode, Subtask
-from robot_episodes import FPS, PARTS, STEPS, episode
+from egem.episodes import Episode, Subtask, check
+from robot_episodes import FPS, PARTS, SPACE, STEPS, episode
 from sources.lerobot_folders import write_v21
 
 LENGTHS = (24, 17, 30)
@@ -272,3 +272,30 @@ def test_nothing_and_existing_folders(tmp_path: Path, written: tuple[Path, list[
     with pytest.raises(ConfigError, match="exists already"):
         write_lerobot([episode(0)], written[0])
     assert FPS == 10
+
+
+def test_action_spaces_are_compared() -> None:
+    assert SPACE.differences(replace(SPACE, names=("x",) * 7)) == ()
+    assert SPACE.differences(replace(SPACE, gripper_open=None)) == ()
+    assert SPACE.differences(replace(SPACE, gripper_open=1.0, gripper_closed=-1.0)) == (
+        "gripper_open is -1 here, 1 there",
+        "gripper_closed is 1 here, -1 there",
+    )
+    (found,) = SPACE.differences(replace(SPACE, rotation="euler_xyz"))
+    assert found == "rotation is axis_angle here, euler_xyz there"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timestamps": np.zeros(STEPS)}, "time does not advance from step 0 to 1"),
+        ({"subtasks": (Subtask(text="a", start=20, end=25),)}, "'a' spans steps 20 to 25, outside the .* 24"),
+        ({"subtasks": (Subtask(text="a", start=5, end=5),)}, "'a' spans steps 5 to 5"),
+        ({"effector": np.zeros((STEPS, 2, 3), np.float32), "arms": ("left",)}, "1 names for 2 arms"),
+        ({"cameras": {"front": episode(0, steps=9).cameras["wrist"]}}, "'front' has 9 frames for 24 steps"),
+        (dict.fromkeys(("states", "actions", "timestamps")) | {"cameras": {}}, "has no step"),
+    ],
+)
+def test_episodes_whose_parts_do_not_fit(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecordError, match=rf"episode made/0.*{message}"):
+        check(episode(0, **changes))
