@@ -6,7 +6,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes, Positional
 
 from egem.cli.options import parse
-from egem.core.errors import unknown_name
+from egem.core.errors import ConfigError, unknown_name
 from egem.data_engine.generate import GenerateConfig
 from egem.data_engine.sources.source import ImportOptions
 from egem.recipes.render import RenderConfig
@@ -14,10 +14,12 @@ from egem.recipes.render import RenderConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """Records from the embedded simulated world."""
+    """Records from the embedded simulated world, or its worlds as 3D scenes."""
 
-    out: Path
-    """Folder to write; it must not exist yet."""
+    out: Path | None = None
+    """Folder of records to write; it must not exist yet."""
+    scenes: Path | None = None
+    """Instead of records: folder of 3D scenes to write, one of each of `--num` worlds, for `egem data generate`."""
     config: OmitArgPrefixes[RenderConfig] = field(default_factory=RenderConfig)
 
 
@@ -67,7 +69,15 @@ def render(arguments: list[str]) -> None:
     """Draw views of the embedded world and ask about them."""
     options = parse(RenderOptions, "data render", arguments)
     from egem.recipes.render import render as run
+    from egem.recipes.tabletop_rooms import export_config
 
+    if (options.out is None) == (options.scenes is None):
+        raise ConfigError("give the folder to write: --out for records, or --scenes for 3D scenes, not both.")
+    if options.scenes is not None:
+        export_config(options.config, options.scenes)
+        print(f"{options.config.num} 3D scenes in {options.scenes}")
+        return
+    assert options.out is not None
     manifest = run(options.config, options.out)
     print(f"{manifest.rows} records of {manifest.groups} views in {options.out}")
 

@@ -8,6 +8,7 @@ from egem.core.errors import ConfigError
 from egem.core.files import new_folder
 from egem.data_engine.room_scene import Room, RoomObject, RoomView, save_room
 from egem.media import encode_depth, encode_png
+from egem.recipes.render import RenderConfig
 from egem.records import DepthFile, ImageFile, Intrinsics
 from egem.scene import Scene, SceneObject
 from egem.worlds.tabletop import TabletopWorld
@@ -75,6 +76,19 @@ def export_tabletop_rooms(
         for number in range(num):
             room = tabletop_room(world, seed * WORLDS_PER_SEED + number, split)
             save_room(room, folder / f"{number:06d}")
+
+
+def export_config(config: RenderConfig, out: Path) -> None:
+    """`export_tabletop_rooms` with the options of `egem data render`.
+
+    Raises:
+        ConfigError: an option is set that only records have; or see `export_tabletop_rooms`.
+    """
+    default = RenderConfig()
+    for name in ("cameras", "questions", "skills", "workers"):
+        if getattr(config, name) != getattr(default, name):
+            raise ConfigError(f"--{name} means nothing for 3D scenes; leave it out, or render records.")
+    export_tabletop_rooms(out, config.num, seed=config.seed, split=config.split, size=config.size)
 
 
 def _object(thing: SceneObject) -> RoomObject:

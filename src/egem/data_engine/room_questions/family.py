@@ -1,15 +1,15 @@
 """What a family of questions about a room is, what all of them measure, and the rules by which they refuse."""
 
+import cmath
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
-from math import perm
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from egem.data_engine.room_questions.geometry import box_distance
 from egem.data_engine.room_scene import Room, RoomObject
@@ -152,7 +152,7 @@ class Facts:
 
     def apart(self, a: RoomObject, b: RoomObject) -> bool:
         """Whether two things are far enough apart on the floor for directions between them."""
-        return float(np.linalg.norm(a.center[:2] - b.center[:2])) >= APART_SPAN * self.span > 0
+        return abs(place(a) - place(b)) >= APART_SPAN * self.span > 0
 
 
 def within_another(name: str, names: Sequence[str] | Counter[str]) -> bool:
@@ -164,7 +164,7 @@ def tuples(
     things: Sequence[RoomObject], size: int, rng: np.random.Generator
 ) -> Iterator[tuple[RoomObject, ...]]:
     """Ordered choices of different things, each at most once: all of them, or `MAX_TRIED` drawn evenly."""
-    if perm(len(things), size) <= MAX_TRIED:
+    if math.perm(len(things), size) <= MAX_TRIED:
         yield from permutations(things, size)
         return
     seen = set()
@@ -175,10 +175,11 @@ def tuples(
             yield tuple(things[i] for i in drawn)
 
 
-def turn(
-    stand: Float[np.ndarray, "2"], facing: Float[np.ndarray, "2"], target: Float[np.ndarray, "2"]
-) -> float:
+def place(thing: RoomObject) -> complex:
+    """Where a thing stands on the floor, x + iy in metres: what directions are reckoned with."""
+    return complex(thing.center[0], thing.center[1])
+
+
+def turn(stand: complex, facing: complex, target: complex) -> float:
     """Degrees from facing one place to facing another, from where one stands: -180 to 180, to the left positive."""
-    ahead, aside = facing - stand, target - stand
-    sine = ahead[0] * aside[1] - ahead[1] * aside[0]
-    return float(np.degrees(np.arctan2(sine, ahead @ aside)))
+    return math.degrees(cmath.phase((target - stand) * (facing - stand).conjugate()))

@@ -11,6 +11,7 @@ from egem.data_engine.room_questions.family import (
     Candidate,
     Facts,
     Family,
+    place,
     tuples,
     turn,
 )
@@ -56,14 +57,12 @@ def find(
         if not (facts.apart(stand, facing) and facts.apart(stand, target) and facts.apart(facing, target)):
             facts.refuse("too_close")
             continue
-        degrees = turn(stand.center[:2], facing.center[:2], target.center[:2])
+        degrees = turn(place(stand), place(facing), place(target))
         answer, margin = judge(degrees)
         if margin < BORDER_DEG:
             facts.refuse("near_border")
             continue
-        if any(
-            judge(turn(spot, facing.center[:2], target.center[:2]))[0] != answer for spot in _spots(stand)
-        ):
+        if any(judge(turn(spot, place(facing), place(target)))[0] != answer for spot in _spots(stand)):
             facts.refuse("depends_on_spot")
             continue
         found.append(
@@ -79,11 +78,15 @@ def find(
     return found
 
 
-def _spots(thing: RoomObject) -> list[np.ndarray]:
+def _spots(thing: RoomObject) -> list[complex]:
     """Corners of the inner part of a box's outline on the floor."""
-    flat = [axis[:2] * length for axis, length in zip(thing.axes, thing.lengths, strict=True)]
-    flat.sort(key=lambda edge: -float(np.linalg.norm(edge)))
-    return [thing.center[:2] + SPOT / 2 * (a * flat[0] + b * flat[1]) for a, b in product((-1, 1), repeat=2)]
+    edges = [
+        complex(axis[0], axis[1]) * float(length)
+        for axis, length in zip(thing.axes, thing.lengths, strict=True)
+    ]
+    # The upright edge is the one that is shortest seen from above.
+    *_, along, across = sorted(edges, key=abs)
+    return [place(thing) + SPOT / 2 * (a * along + b * across) for a, b in product((-1, 1), repeat=2)]
 
 
 _PHRASINGS = (

@@ -4,7 +4,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from egem.data_engine.room_questions.family import BORDER_DEG, Candidate, Facts, Family, tuples, turn
+from egem.data_engine.room_questions.family import BORDER_DEG, Candidate, Facts, Family, place, tuples, turn
 from egem.data_engine.room_questions.geometry import meets_footprint
 from egem.data_engine.room_scene import RoomObject
 
@@ -22,9 +22,9 @@ def find(facts: Facts, rng: np.random.Generator) -> list[Candidate]:
 
     One turn: from a thing straight to the thing faced, then on. Two turns: a third thing is faced at first.
     """
-    things = facts.named()
-    one = [_candidate(facts, (s, a, e), a, rng) for s, a, e in tuples(things, 3, rng)]
-    two = [_candidate(facts, (s, a, e), facing, rng) for s, facing, a, e in tuples(things, 4, rng)]
+    things, free = facts.named(), {}
+    one = [_candidate(facts, (s, a, e), a, free, rng) for s, a, e in tuples(things, 3, rng)]
+    two = [_candidate(facts, (s, a, e), facing, free, rng) for s, facing, a, e in tuples(things, 4, rng)]
     return [candidate for candidate in (*one, *two) if candidate is not None]
 
 
@@ -38,14 +38,18 @@ def named_turn(degrees: float) -> tuple[str | None, float]:
 
 
 def _candidate(
-    facts: Facts, stops: tuple[RoomObject, ...], facing: RoomObject, rng: np.random.Generator
+    facts: Facts,
+    stops: tuple[RoomObject, ...],
+    facing: RoomObject,
+    free: dict[tuple[int, int], bool],
+    rng: np.random.Generator,
 ) -> Candidate | None:
     if not (facts.apart(stops[0], facing) and all(facts.apart(a, b) for a, b in pairwise(stops))):
         facts.refuse("too_close")
         return None
-    places = [stop.center[:2] for stop in stops]
+    places = [place(stop) for stop in stops]
     # Where one looks on arriving at a stop: as far again in the direction one came from.
-    looks = [facing.center[:2], *(2 * b - a for a, b in pairwise(places))]
+    looks = [place(facing), *(2 * b - a for a, b in pairwise(places))]
     angles = [turn(places[i], looks[i], places[i + 1]) for i in range(len(stops) - 1)]
     if facing is stops[1]:
         angles = angles[1:]
@@ -56,12 +60,9 @@ def _candidate(
             facts.refuse("near_border")
             return None
         turns.append(name)
-    margin = CLEARANCE_SPAN * facts.span
-    for a, b in pairwise(stops):
-        others = (thing for thing in facts.things if thing is not a and thing is not b)
-        if any(meets_footprint(a.center[:2], b.center[:2], thing, margin) for thing in others):
-            facts.refuse("blocked")
-            return None
+    if not all(_is_free(facts, a, b, free) for a, b in pairwise(stops)):
+        facts.refuse("blocked")
+        return None
     answer = ", ".join(turns)
     others = [", ".join(t) for t in product(TURNS, repeat=len(turns)) if ", ".join(t) != answer]
     picked = rng.choice(len(others), min(NUM_OPTIONS - 1, len(others)), replace=False)
@@ -74,6 +75,16 @@ def _candidate(
         key=answer,
         numbers={"turns_left_degrees": angles},
     )
+
+
+def _is_free(facts: Facts, a: RoomObject, b: RoomObject, known: dict[tuple[int, int], bool]) -> bool:
+    """Whether nothing stands between two things; each pair is looked at once."""
+    pair = (min(a.index, b.index), max(a.index, b.index))
+    if pair not in known:
+        margin = CLEARANCE_SPAN * facts.span
+        others = (thing for thing in facts.things if thing is not a and thing is not b)
+        known[pair] = not any(meets_footprint(a.center[:2], b.center[:2], thing, margin) for thing in others)
+    return known[pair]
 
 
 def _actions(stops: tuple[RoomObject, ...], facing: RoomObject) -> str:
