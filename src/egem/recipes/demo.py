@@ -54,7 +54,7 @@ SKILLS = (
 """Few enough that minutes of training tell something about each; `egem data render` asks about all."""
 EVALUATION_MINUTES = 3.0
 """Set aside for scoring and the report."""
-STAGE_SHARES = (0.03, 0.15, 0.75)
+STAGE_SHARES = (0.02, 0.10, 0.82)
 """Of the training time, by stage; the rest is for timing the steps, probes and checkpoints."""
 LEAST_TRAINING_MINUTES = 0.2
 
