@@ -62,7 +62,7 @@ def test_commands_named_in_the_pages_exist():
     words = {name.split()[0] for name in COMMANDS}
     for page in ("README.md", "CONTRIBUTING.md", "docs/reproduction.md"):
         for line in re.findall(
-            r"^\s*(?:\|[^`]*)?`?egem ([a-z]+)", (ROOT / page).read_text(), flags=re.MULTILINE
+            r"^\s*(?:\|[^`]*)?`?egem ([a-z-]+)", (ROOT / page).read_text(), flags=re.MULTILINE
         ):
             assert line in words, f"{page}: egem {line}"
 

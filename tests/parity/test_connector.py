@@ -91,8 +91,8 @@ def test_depth_loss_of_a_batch_equals_the_steps_written_out(model: tiny.GEM) -> 
         per_image = tokens.split((sample.image_grid.prod(dim=1) // 4).tolist())
         for depth_map in sample.depth_maps:
             condition = per_image[depth_map.image_index] * (0.0 if draws.drop[index] else 1.0)
-            data = torch.nn.functional.pixel_unshuffle((depth_map.pixels + 0.13) * 3.7, 8)[None]
-            valid = torch.nn.functional.pixel_unshuffle(depth_map.valid[None].float(), 8)[None] > 0
+            data = torch.nn.functional.pixel_unshuffle((depth_map.pixels + 0.13) * 3.7, 4)[None]
+            valid = torch.nn.functional.pixel_unshuffle(depth_map.valid[None].float(), 4)[None] > 0
             noise, time = draws.noise[index : index + 1], draws.time[index]
             velocity = original(
                 hidden_states=(1 - time) * data + time * noise,

@@ -7,6 +7,7 @@ from tests import tiny
 
 from egem.core.errors import ConfigError
 from egem.data.depth import target_size
+from egem.models import backbone as backbone_module
 from egem.models.flow_matching import Draws, draw
 from egem.models.gem import GEM, MODULES, parameter_report
 from egem.models.presets import build
@@ -39,16 +40,20 @@ def test_both_losses_reach_every_parameter(model: GEM) -> None:
     assert losses.language_sum.dtype == losses.depth_sum.dtype == torch.float32
 
 
-def test_depth_alone_computes_no_logits_and_language_alone_no_depth(model: GEM) -> None:
+def test_depth_alone_computes_no_logits_and_language_alone_no_depth(model: GEM, monkeypatch) -> None:
     called = []
-    for name in ("backbone.qwen.lm_head", "depth_head.sana", "connector"):
+    for name in ("depth_head.sana", "connector"):
         model.get_submodule(name).register_forward_hook(lambda m, a, o, name=name: called.append(name))
+    loss = backbone_module.linear_cross_entropy
+    monkeypatch.setattr(
+        backbone_module, "linear_cross_entropy", lambda *a: (called.append("logits"), loss(*a))[1]
+    )
     depth = model(tiny.random_batch(1), language=False, generator=generator())
     assert called == ["connector", "depth_head.sana"]
     assert (depth.language_sum, depth.language_count) == (0, 0)
     called.clear()
     language = model(tiny.random_batch(1), depth=False)
-    assert called == ["backbone.qwen.lm_head"]
+    assert called == ["logits"]
     assert (language.depth_sum, language.depth_count) == (0, 0)
 
 
@@ -169,7 +174,7 @@ def test_one_call_of_the_depth_head_for_maps_of_one_size(model: GEM) -> None:
 
 def test_bad_sizes(model: GEM) -> None:
     sample = tiny.random_sample(prompt_only=True)
-    with pytest.raises(ConfigError, match=r"^depth of 30 x 32: both must be multiples of 8\.$"):
+    with pytest.raises(ConfigError, match=r"^depth of 30 x 32: both must be multiples of 4\.$"):
         model.sample_depth([sample], sizes=[[(30, 32)]])
     with pytest.raises(ConfigError, match=r"^sample 0: 2 sizes for 1 images\.$"):
         model.sample_depth([sample], sizes=[[(32, 32), (32, 32)]])

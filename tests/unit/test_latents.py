@@ -112,7 +112,7 @@ def test_a_batch_without_depth_gets_a_placeholder_of_latents(annotated, checkpoi
     (batch,) = batches(groups, preparer, order, batch_size=1, num_steps=1, workers=0, latents=latents)
     (placeholder,) = batch.depth
     assert placeholder.weight.tolist() == [0]
-    assert placeholder.latents.shape == (1, 64, 1, 1)
+    assert placeholder.latents.shape == (1, 16, 1, 1)
 
 
 def test_half_precision(tmp_path, annotated, checkpoints):

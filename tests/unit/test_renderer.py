@@ -16,7 +16,8 @@ from egem.worlds.tabletop.renderer import Painter, find_renderer, load_mujoco
 @pytest.fixture
 def unchosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a fresh process."""
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "")  # So that what the test leaves there is taken back.
+    monkeypatch.delenv("MUJOCO_GL")
     monkeypatch.delitem(sys.modules, "mujoco", raising=False)
 
 

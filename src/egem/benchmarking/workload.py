@@ -82,7 +82,7 @@ def write_records(folder: Path, *, num_images: int, size: int, max_turns: int, s
     with ShardWriter(folder) as writer:
         for index in range(num_images):
             picture, depth = io.BytesIO(), DepthFile(data=encode_depth(_smooth(rng, size, 0.5, 3.0), 0.001))
-            colours = np.stack([_smooth(rng, size, 0, 255) for _ in range(3)], axis=-1)
+            colours = np.stack([_smooth(rng, size, 0.0, 255.0) for _ in range(3)], axis=-1)
             Image.fromarray(colours.astype(np.uint8)).save(picture, "JPEG", quality=90)
             for turn in range(round(float(np.exp(rng.uniform(0, np.log(max_turns)))))):
                 answer = _text(rng, 1, 12)

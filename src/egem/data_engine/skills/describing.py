@@ -27,8 +27,13 @@ TABLE_HEIGHT_M = 0.01
 _CAPTION = ("Describe the picture.", "What do you see?", "List the objects.", "What is where?")
 _LAYOUT = ("Describe the picture cell by cell.", "What is in each cell?")
 _THERE = ("Is there a {a}?", "Do you see a {a}?", "Can a {a} be seen?", "A {a}: is it there?")
-_COLOR = ("What color is the {a}?", "Which color has the {a}?", "The {a} has which color?")
-_SHAPE = ("What is the {a} thing?", "What is {a} here?", "Which object is {a}?")
+_COLOR = (
+    "What color is the {a}?",
+    "Which color has the {a}?",
+    "The {a} has which color?",
+    "Name the color of the {a}.",
+)
+_SHAPE = ("What is the {a} thing?", "What is {a} here?", "Which object is {a}?", "Name the {a} thing.")
 
 
 def caption(view: View, rng: np.random.Generator) -> Question | None:
