@@ -6,6 +6,7 @@ accumulated to the batch. Autocast, the optimizer and the turns of each sample a
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Baseline:
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4)
 
-    def step(self, groups: list[list[Record]], dtype: torch.dtype) -> int:
+    def step(self, groups: Sequence[Sequence[Record]], dtype: torch.dtype) -> int:
         """One optimizer step on groups of records about one image each; returns how many tokens it saw."""
         tokens = 0
         for records in groups:

@@ -83,8 +83,8 @@ class BatchedVisionAttention(Qwen3VLVisionAttention):
         cosine, sine = position_embeddings
         query, key = _rotate(query, cosine, sine), _rotate(key, cosine, sine)
         if segments is not None and variable_length_kernel(query.device.type, lowered(query).dtype):
-            heads_first = (states.transpose(0, 1) for states in (query, key, value))
-            attended = attend_segments(*heads_first, segments, scale=self.scaling, causal=False)
+            query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
+            attended = attend_segments(query, key, value, segments, scale=self.scaling, causal=False)
             return self.proj(attended.flatten(1))
         return self.proj(_attend_runs(query, key, value, runs, self.scaling))
 
