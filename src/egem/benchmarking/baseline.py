@@ -59,7 +59,7 @@ class Baseline:
         self.optimizer.zero_grad()
         return tokens
 
-    def _loss(self, records: list[Record], dtype: torch.dtype) -> tuple[Tensor, int]:
+    def _loss(self, records: Sequence[Record], dtype: torch.dtype) -> tuple[Tensor, int]:
         image, depth = records[0].images[0].data, records[0].depths[0]
         assert image is not None
         assert depth is not None
@@ -92,7 +92,7 @@ class Baseline:
         flow = (velocity.float() - (noise - latents)).square().mean()
         return out.loss + DEPTH_WEIGHT * flow, ids.shape[1]
 
-    def _ids(self, records: list[Record], num_image_tokens: int) -> Tensor:
+    def _ids(self, records: Sequence[Record], num_image_tokens: int) -> Tensor:
         messages = [{"role": m.role, "content": m.content} for record in records for m in record.messages]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False)
         pads = "<|vision_start|>" + "<|image_pad|>" * num_image_tokens + "<|vision_end|>"
