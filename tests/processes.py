@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +20,8 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["egem.training.loop", "egem.models.pretrained", "transformers", "diffusers"])
 SECONDS = 280
 """After which a child counts as hanging."""
+MEETINGS = 3
+"""Attempts to form a group."""
 
 
 def run_together(
@@ -39,19 +42,7 @@ def run_together(
         expected: exit code of each; all 0 by default.
         abandoned: ranks that are killed once the others have ended.
     """
-    number = len(list(folder.glob("meeting-*")))
-    meeting = folder / f"meeting-{number}"
-    meeting.touch()
-    outputs = [folder / f"output-{number}-{rank}" for rank in range(size)]
-    children = [
-        CHILDREN.Process(
-            target=_joined,
-            args=(rank, size, meeting.with_name(f"store-{number}"), output, target, *arguments),
-        )
-        for rank, output in enumerate(outputs)
-    ]
-    for child in children:
-        child.start()
+    children, outputs = _met(target, folder, arguments, size)
     awaited = [rank for rank in range(size) if rank not in abandoned]
     for rank in awaited:
         children[rank].join(SECONDS)
@@ -65,16 +56,55 @@ def run_together(
     return texts
 
 
+def _met(
+    target: Callable[..., None], folder: Path, arguments: tuple[Any, ...], size: int
+) -> tuple[list[Any], list[Path]]:
+    """The processes once all are in the group, and where they write.
+
+    Now and then gloo's connections over the loopback are refused while the group forms; that is tried again, what
+    happens after it is not.
+    """
+    for _ in range(MEETINGS):
+        number = len(list(folder.glob("meeting-*")))
+        meeting = folder / f"meeting-{number}"
+        meeting.mkdir()
+        outputs = [folder / f"output-{number}-{rank}" for rank in range(size)]
+        children = [
+            CHILDREN.Process(target=_joined, args=(rank, size, meeting, output, target, *arguments))
+            for rank, output in enumerate(outputs)
+        ]
+        for child in children:
+            child.start()
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            joined = [(meeting / f"joined-{rank}").exists() for rank in range(size)]
+            if all(joined):
+                return children, outputs
+            if any(child.exitcode for child, there in zip(children, joined, strict=True) if not there):
+                break
+            time.sleep(0.02)
+        for child in children:
+            child.kill()
+            child.join()
+    texts = [output.read_text() for output in outputs if output.exists()]
+    raise AssertionError(f"no group of {size} processes in {MEETINGS} attempts: {texts}")
+
+
 def _joined(
-    rank: int, size: int, store: Path, output: Path, target: Callable[..., None], *arguments: Any
+    rank: int, size: int, meeting: Path, output: Path, target: Callable[..., None], *arguments: Any
 ) -> None:
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(descriptor, 2)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=SECONDS)
+        "gloo",
+        init_method=f"file://{meeting / 'store'}",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=SECONDS),
     )
+    (meeting / f"joined-{rank}").touch()
     target(*arguments)
     if dist.is_initialized():
         dist.destroy_process_group()

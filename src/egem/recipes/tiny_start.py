@@ -1,27 +1,36 @@
-"""The last step of making the shipped start: depth by a plain read-out and by the depth head at once.
+"""The last step of making the shipped start: read-outs of the visual tokens beside all that GEM trains.
 
-A small depth head needs a thousand steps to find which visual token belongs to which latent, and teaches the
-backbone little until then (docs/log.md). A linear read-out of every visual token's own patch of the map teaches
-at once; it is thrown away afterwards. SANA1.5 and Qwen3-VL, which it stands in for, need nothing of this.
+A small depth head needs a thousand steps to find which visual token belongs to which latent, and a small language
+model as long to look at the picture at all; neither teaches the backbone much until then (docs/log.md). Two linear
+read-outs of every visual token teach at once: of its own patch of the depth map, and of what its cell of the
+picture shows (from the answers of the skill `layout`). They are thrown away afterwards. SANA1.5 and Qwen3-VL, which
+the start stands in for, need nothing of this.
 
-    python -m egem.recipes.tiny_start --data data/tabletop --checkpoint runs/tiny-draw/model --out OUT
+    egem data render --num 16000 --cameras front side --seed 31 --questions 9 --out data/start \
+        --skills caption layout is_there color_of shape_of point_at_object box_of_object object_at_point
+    python -m egem.recipes.tiny_start --data data/start --checkpoint runs/tiny-draw/model --out OUT
 """
 
 import argparse
 import logging
 import math
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
-from egem.batch import Batch
+from egem.batch import IGNORE_LABEL, Batch
 from egem.core.errors import ConfigError
 from egem.data.loader import batches
 from egem.data.order import ReadingOrder
 from egem.data.prepare import Preparer
+from egem.data_engine.skills.counting import COLORS
+from egem.data_engine.skills.describing import GRID
 from egem.models.gem import GEM
 from egem.models.pretrained import load
 from egem.shards import RecordGroups
@@ -29,8 +38,11 @@ from egem.training.host import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
-READ_OUT_WEIGHT = 13.7
+DEPTH_WEIGHT = 13.7
 """Puts squared errors of encoded depth on the scale of the tiny codec's latents, which are 3.7 times as large."""
+
+Cells = dict[str, list[tuple[str, str]]]
+"""Of groups of records: the colour and the shape that each cell of the picture shows, row by row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,60 +50,127 @@ class ReadOutConfig:
     """How long and how fast."""
 
     data: Path
-    """Records with one image and one depth map each, all of one size."""
+    """Records with one image, one depth map each, all of one size; most groups have a `layout`."""
     checkpoint: Path
     """To start from."""
     out: Path
-    """Checkpoint folder to write, in bfloat16."""
+    """Checkpoint folder to write, in bfloat16; replaced every `save_every` steps."""
     steps: int = 2500
     batch_size: int = 16
+    max_turns: int = 4
     learning_rate: float = 1e-3
     warmup_steps: int = 50
+    language_weight: float = 0.3
+    cell_weight: float = 0.2
+    save_every: int = 1000
     seed: int = 0
 
 
+class ReadOut(nn.Module):
+    """What a linear map finds in each visual token: its patch of the depth map, its cell's colour and shape.
+
+    Args:
+        hidden_size: of the tokens.
+        patch_size: values of the depth map that belong to one token.
+        cells: of all groups.
+    """
+
+    def __init__(self, hidden_size: int, patch_size: int, cells: Cells) -> None:
+        super().__init__()
+        self.cells = cells
+        self.words = tuple(
+            sorted({cell[part] for found in cells.values() for cell in found}) for part in range(2)
+        )
+        self.depth = nn.Linear(hidden_size, patch_size)
+        self.names = nn.ModuleList(nn.Linear(hidden_size, len(words)) for words in self.words)
+
+    def losses(
+        self, tokens: Float[Tensor, "image token hidden"], model: GEM, batch: Batch
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Squared error of encoded depth where it was read, and mean cross entropy of the cells' two names."""
+        truth, valid = token_patches(model, batch)
+        depth = (self.depth(tokens) - truth).square()[valid].mean()
+        names = [
+            functional.cross_entropy(
+                linear(tokens).flatten(0, 1), targets.flatten(), ignore_index=IGNORE_LABEL
+            )
+            for linear, targets in zip(self.names, self._targets(batch, tokens.shape[1]), strict=True)
+        ]
+        return depth, torch.stack(names).mean()
+
+    def _targets(self, batch: Batch, num_tokens: int) -> Iterator[Int[Tensor, "image token"]]:
+        groups = dict.fromkeys(name.rsplit("/", 1)[0] for name in batch.record_ids)
+        found = [self.cells.get(group) for group in groups]
+        for part, words in enumerate(self.words):
+            number = {word: index for index, word in enumerate(words)}
+            rows = [cells and torch.tensor([number[cell[part]] for cell in cells]) for cells in found]
+            unknown = torch.full((num_tokens,), IGNORE_LABEL)
+            yield torch.stack([unknown if row is None else row for row in rows])
+
+
 def train_with_read_out(config: ReadOutConfig) -> Path:
-    """Train backbone, connector and depth head by flow matching plus the read-out's squared error.
+    """Train all parts on their own losses plus the read-outs'.
 
     Raises:
-        ConfigError: the data's maps cannot be cut into one patch per visual token.
+        ConfigError: the data's maps cannot be cut into one patch per visual token, or a group has no `layout`.
     """
     keep_freed_memory()
     torch.manual_seed(config.seed)
     model = load(config.checkpoint, dtype=torch.float32).train()
     preparer = Preparer.from_checkpoint(config.checkpoint)
     groups = RecordGroups((config.data,))
-    order = ReadingOrder(len(groups), config.seed)
+    patch_size = (model.config.depth.long_side // GRID) ** 2
+    read_out = ReadOut(model.backbone.hidden_size, patch_size, cells_of(groups))
+    parameters = [*model.parameters(), *read_out.parameters()]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.95), fused=True)
     generator = torch.Generator().manual_seed(config.seed)
-    read_out, optimizer = None, None
     loaded = batches(
-        groups, preparer, order, batch_size=config.batch_size, num_steps=config.steps, max_turns=1
+        groups,
+        preparer,
+        ReadingOrder(len(groups), config.seed),
+        batch_size=config.batch_size,
+        num_steps=config.steps,
+        max_turns=config.max_turns,
     )
-    for step, batch in enumerate(loaded):
-        hidden = model.backbone(batch)
-        tokens, _ = model.backbone.image_tokens(hidden, batch)
-        truth, valid = token_patches(model, batch)
-        if read_out is None or optimizer is None:
-            read_out = nn.Linear(tokens.shape[-1], truth.shape[-1])
-            nn.init.zeros_(read_out.weight)
-            nn.init.constant_(read_out.bias, float(truth.mean()))
-            parameters = [*model.parameters(), *read_out.parameters()]
-            optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.95), fused=True)
+    for step, batch in enumerate(loaded, start=1):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _factor(step, config)
-        error = (read_out(tokens) - truth).square()[valid].mean()
+        hidden = model.backbone(batch)
+        tokens, _ = model.backbone.image_tokens(hidden, batch)
+        patch_error, cell_error = read_out.losses(tokens, model, batch)
+        language_sum, language_count = model.backbone.language_loss(hidden, batch)
         depth_sum, depth_count = model.depth_loss(hidden, batch, generator=generator)
-        flow = depth_sum / depth_count
-        (flow + READ_OUT_WEIGHT * error).backward()
+        language, flow = language_sum / language_count, depth_sum / depth_count
+        read = DEPTH_WEIGHT * patch_error + config.cell_weight * cell_error
+        (flow + read + config.language_weight * language).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if step % 50 == 0 or step + 1 == config.steps:
+        if step % 50 == 0 or step == config.steps:
             logger.info(
-                "step %d of %d: flow %.3f, read-out %.4f", step + 1, config.steps, flow, error.detach()
+                "step %d of %d: language %.3f, flow %.3f, read-out of depth %.4f, of cells %.3f",
+                step,
+                config.steps,
+                *(loss.detach() for loss in (language, flow, patch_error, cell_error)),
             )
-    model.eval().to(torch.bfloat16).save_pretrained(config.out)
+        if step % config.save_every == 0 or step == config.steps:
+            _save(model, config.out)
     return config.out
+
+
+def cells_of(groups: RecordGroups) -> Cells:
+    """The answers of `layout`, cut into cells; robot, table and room are colour and shape at once.
+
+    Raises:
+        ConfigError: no group has such an answer.
+    """
+    cells: Cells = {}
+    for record in (record for records in groups for record in records if record.skill == "layout"):
+        words = iter(record.messages[-1].content.replace(";", "").split())
+        cells[record.group] = [(word, next(words) if word in COLORS else word) for word in words]
+    if not cells:
+        raise ConfigError(f"no record of {groups.folders[0]} has the skill 'layout'; ask for it (--skills).")
+    return cells
 
 
 def token_patches(
@@ -118,8 +197,19 @@ def token_patches(
     return cut(targets.pixels[:, 0]), cut(targets.valid)
 
 
+def _save(model: GEM, out: Path) -> None:
+    """In bfloat16; the model goes on in float32."""
+    model.eval()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    if out.exists():
+        shutil.rmtree(out)
+    model.to(torch.bfloat16).save_pretrained(out)
+    model.to(torch.float32).load_state_dict(weights)
+    model.train()
+
+
 def _factor(step: int, config: ReadOutConfig) -> float:
-    rise = min(1.0, (step + 1) / config.warmup_steps)
+    rise = min(1.0, step / config.warmup_steps)
     return rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
 
 
@@ -128,11 +218,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name in ("data", "checkpoint", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2500)
-    options = parser.parse_args()
-    train_with_read_out(
-        ReadOutConfig(data=options.data, checkpoint=options.checkpoint, out=options.out, steps=options.steps)
-    )
+    parser.add_argument("--steps", type=int, default=ReadOutConfig.steps)
+    parser.add_argument("--max-turns", type=int, default=ReadOutConfig.max_turns)
+    train_with_read_out(ReadOutConfig(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""What a robot policy is asked and what it answers; environments, servers and rollouts know nothing else of one.
+
+Nothing here needs torch: the same two nouns travel through the wire protocol to simulators in other environments.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from egem.episodes import ActionSpace
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """What the robot knows at one moment."""
+
+    images: Mapping[str, UInt8[np.ndarray, "_ _ 3"]]
+    """Camera name to RGB picture."""
+    state: Float[np.ndarray, "state"]
+    """Proprioception in the robot's own units, float32; what each number means is `PolicyInfo.state_names`."""
+    instruction: str
+    depths: Mapping[str, Float[np.ndarray, "_ _"]] = field(default_factory=dict)
+    """Camera name to metres, 0 = no reading; only for recording and joint training, no policy needs it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyInfo:
+    """What a policy wants and gives: compared with data and environments before anything runs."""
+
+    name: str
+    cameras: tuple[str, ...]
+    """Names it looks at, in its order; others are ignored."""
+    state_dim: int
+    action_space: ActionSpace
+    horizon: int
+    """Actions in a chunk."""
+    control_hz: float | None = None
+    """Actions a second in the data that it was trained on; None where that is not known."""
+    state_names: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Turns observations into chunks of actions."""
+
+    @property
+    def info(self) -> PolicyInfo:
+        """What it wants and gives."""
+        ...
+
+    def act(
+        self,
+        observations: Sequence[Observation],
+        *,
+        previous: Sequence[Float[np.ndarray, "committed action"] | None] | None = None,
+        seed: int | None = None,
+    ) -> list[Float[np.ndarray, "horizon action"]]:
+        """A chunk of actions for each observation, in the robot's own units, float32, all finite.
+
+        Args:
+            observations: any number, answered in one batch.
+            previous: for each, actions from now on that the last chunk already committed the robot to (real-time
+                chunking continues them smoothly), or None.
+            seed: of the sampling noise; None draws anew each time.
+
+        Raises:
+            ConfigError: a camera is missing, or a picture or state has another shape than `info` says.
+        """
+        ...
