@@ -5,7 +5,7 @@ takes; `Losses` is what it returns.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -37,6 +37,18 @@ class DepthMap:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ActionTarget:
+    """What a robot does from one moment on; everything normalised, float32 (see the checkpoint's statistics)."""
+
+    state: Float[Tensor, "state_dim"]
+    """Proprioception at that moment."""
+    actions: Float[Tensor, "horizon action_dim"]
+    """The chunk to be generated, the action of that moment first."""
+    valid: Bool[Tensor, "horizon"]
+    """False after the episode's end: those actions are padding and enter no loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One sequence: the images, all turns about them, and the depth maps to draw."""
 
@@ -51,6 +63,8 @@ class Sample:
     image_grid: Int[Tensor, "image 3"]
     """Time (always 1), rows and columns of patches of each image."""
     depth_maps: tuple[DepthMap, ...] = ()
+    action: ActionTarget | None = None
+    """In robot data: the state and the actions that follow the images and the instruction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +84,15 @@ class DepthTargets:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ActionTargets:
+    """`ActionTarget` of every sample of a batch, in the samples' order (row after row, segment after segment)."""
+
+    state: Float[Tensor, "sample state_dim"]
+    actions: Float[Tensor, "sample horizon action_dim"]
+    valid: Bool[Tensor, "sample horizon"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """Several samples: one to a row, padded on the right, or several packed into each row."""
 
@@ -85,6 +108,8 @@ class Batch:
     """One entry per depth map size; never empty."""
     row_images: tuple[int, ...] = ()
     """Images of each row, for `rows`."""
+    actions: ActionTargets | None = None
+    """Of robot data: one chunk per sample; None elsewhere."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device, but for what `_ON_HOST` names."""
@@ -100,8 +125,9 @@ class Batch:
             return (self,)
         sizes = self.image_grid.prod(dim=1).tolist()
         cut: list[Batch] = []
-        first_image = first_patch = 0
+        first_image = first_patch = first_sample = 0
         for row, num_images in enumerate(self.row_images):
+            end_sample = first_sample + int(self.segment_ids[row].max())
             length = int((self.segment_ids[row] > 0).sum())
             end_image = first_image + num_images
             end_patch = first_patch + sum(sizes[first_image:end_image])
@@ -116,9 +142,10 @@ class Batch:
                     image_grid=self.image_grid[first_image:end_image],
                     depth=_depth_of_images(self.depth, first_image, end_image),
                     row_images=(num_images,),
+                    actions=_actions_of_samples(self.actions, first_sample, end_sample),
                 )
             )
-            first_image, first_patch = end_image, end_patch
+            first_image, first_patch, first_sample = end_image, end_patch, end_sample
         return tuple(cut)
 
 
@@ -137,6 +164,10 @@ class Losses:
     """Per-map mean squared velocity error over valid latent values, summed over maps."""
     depth_count: Float[Tensor, ""]
     """Number of depth maps with at least one valid reading."""
+    action_sum: Float[Tensor, ""] = field(default_factory=lambda: torch.zeros(()))
+    """Squared velocity error, averaged over an action's dimensions and summed over valid actions."""
+    action_count: Int[Tensor, ""] = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    """Number of valid actions; 0 where there is no action expert."""
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -158,6 +189,14 @@ def _depth_of_images(depth: tuple[DepthTargets, ...], first: int, end: int) -> t
         return tuple(found)
     one = _map_tensors(depth[0], lambda tensor: tensor[:1])
     return (replace(one, image_index=torch.zeros_like(one.image_index), weight=torch.zeros_like(one.weight)),)
+
+
+def _actions_of_samples(actions: ActionTargets | None, first: int, end: int) -> ActionTargets | None:
+    if actions is None:
+        return None
+    return ActionTargets(
+        state=actions.state[first:end], actions=actions.actions[first:end], valid=actions.valid[first:end]
+    )
 
 
 def _map_tensors(targets: DepthTargets, function: Callable[[Tensor], Tensor]) -> DepthTargets:

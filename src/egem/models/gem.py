@@ -115,6 +115,8 @@ class GEM(nn.Module):
             language_count=language_count,
             depth_sum=depth_sum,
             depth_count=depth_count,
+            action_sum=zero,
+            action_count=zero.long(),
         )
 
     def depth_loss(
