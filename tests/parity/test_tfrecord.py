@@ -11,9 +11,8 @@ import pytest
 from egem.core.errors import RecordError
 from egem.data_engine.formats.crc32c import crc32c, masked_crc32c
 from egem.data_engine.formats.tfrecord import parse_example, parse_sequence_example, read_tfrecords
+from real_data import BRIDGE, needs_real_data
 from sources.tfrecords import bytes_feature, field, slow_crc32c, varint, write_tfrecords
-
-BRIDGE = Path("/work/shared/data/real/octo-bridge-debug/bridge_dataset/1.0.0")
 
 
 def test_crc32c_of_the_published_vectors() -> None:
@@ -208,7 +207,7 @@ def test_other_files(tmp_path: Path) -> None:
             parse_sequence_example(data)
 
 
-@pytest.mark.skipif(not BRIDGE.is_dir(), reason="the real episodes are not on this machine")
+@needs_real_data
 def test_real_bridge_episodes() -> None:
     """25 WidowX episodes as TensorFlow wrote them."""
     from egem.data_engine.sources.pictures import checked

@@ -29,6 +29,7 @@ from egem.media import decode_depth, decode_image
 from egem.records import Record, validate
 from egem.scoring import score
 from egem.shards import iterate_records
+from real_data import BRIDGE, needs_real_data
 from robot_episodes import HEIGHT, PARTS, WIDTH, episode
 from sources.robot_layouts import (
     ROBOT_LAYOUTS,
@@ -45,7 +46,6 @@ from sources.robot_layouts import (
 )
 from sources.tfrecords import write_tfrecords
 
-BRIDGE = Path("/work/shared/data/real/octo-bridge-debug/bridge_dataset/1.0.0")
 PLAN = {"next_subtask", "remaining_steps", "current_subtask", "future_prediction", "past_description"}
 HDF5 = {"robomind", "agibot-world"}
 
@@ -423,7 +423,7 @@ def test_one_bad_episode_is_put_aside(tmp_path: Path) -> None:
     path = next(root.rglob("*.tfrecord*"))
     bad = example({k: v for k, v in bridge_features(0).items() if k != "steps/action"})
     write_tfrecords(path, [bad, *(example(bridge_features(seed)) for seed in (1, 2, 3))])
-    import_source("open-x", root, tmp_path / "out", ImportOptions(max_bad_fraction=0.3))
+    import_source("open-x", root, tmp_path / "out", ImportOptions(max_error_fraction=0.3))
     assert len({r.meta["episode"] for r in iterate_records(tmp_path / "out")}) == 3
     (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert "no numbers 'steps/action'" in json.loads(line)["reason"]
@@ -446,7 +446,7 @@ def test_without_h5py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         need_h5py("robomind")
 
 
-@pytest.mark.skipif(not BRIDGE.is_dir(), reason="the real episodes are not on this machine")
+@needs_real_data
 def test_real_bridge_episodes(tmp_path: Path) -> None:
     """25 WidowX episodes as TensorFlow wrote them."""
     import_source("open-x", BRIDGE, tmp_path / "out", ImportOptions(num_frames=4))

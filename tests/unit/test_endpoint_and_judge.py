@@ -4,7 +4,6 @@ import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,8 @@ from egem.evaluation.chat import ChatServer
 from egem.evaluation.endpoint import Endpoint, message_parts
 from egem.evaluation.judge import Judge, judge_prompt, parse_mark
 from egem.evaluation.runner import RunOptions, run
+from real_data import ROOT, needs_real_data
 from record_sets import group, write_records
-
-REAL = Path("/work/shared/data/real")
 
 
 @contextlib.contextmanager
@@ -250,11 +248,11 @@ def test_answers_of_another_benchmark_are_refused(tmp_path):
         AnswersFile(sets.jsonl(tmp_path / "bad.jsonl", [{"id": 1}]))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real questions are not on this machine")
+@needs_real_data
 def test_real_questions(tmp_path):
     options = BenchmarkOptions(cache=tmp_path)
     for name, num in (("vsr", 2195), ("vsr-zeroshot", 1222)):
-        benchmark = open_benchmark(f"{name}={REAL / 'vsr'}", options)
+        benchmark = open_benchmark(f"{name}={ROOT / 'vsr'}", options)
         records = list(benchmark.questions())
         ids = [record.id for record in records]
         assert len(ids) == num
@@ -266,7 +264,7 @@ def test_real_questions(tmp_path):
             scores = run(benchmark, AnswersFile(path), tmp_path / name, RunOptions(depth=None))
             assert scores.overall.score.mean == pytest.approx(yes / num)
             assert scores.overall.majority is not None
-    benchmark = open_benchmark(f"openeqa={REAL / 'open-eqa'}", options)
+    benchmark = open_benchmark(f"openeqa={ROOT / 'open-eqa'}", options)
     records = list(benchmark.questions())
     assert len(records) == 1636
     assert sum(record.meta["extra_answers"] is not None for record in records) == 263

@@ -1,7 +1,6 @@
 """Colour with depth from folders and manifests: decoding, units, masks, and each kind of damage."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from egem.data_engine import ImportOptions, import_source
 from egem.media import decode_depth
 from egem.records import Record
 from egem.shards import iterate_records, read_manifest
+from real_data import ROOT, needs_real_data
 
 HEIGHT, WIDTH = 60, 80
 K = {"fx": 80.0, "fy": 80.0, "cx": 40.0, "cy": 30.0}
@@ -180,14 +180,14 @@ def test_the_first_bad_frame_stops_the_import(tmp_path: Path, kind: str, message
 def test_bad_frames_within_the_allowed_share_are_put_aside(tmp_path: Path) -> None:
     frames = [save(tmp_path, n, steps(i)) for i, n in enumerate("bcd")]
     path = manifest(tmp_path, *frames, broken(tmp_path, "another size"))
-    records = load(path, tmp_path / "out", max_bad_fraction=0.3)
+    records = load(path, tmp_path / "out", max_error_fraction=0.3)
     assert {r.group for r in records} == {"rgbd/b", "rgbd/c", "rgbd/d"}
     lines = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
     assert len(lines) == 1
     assert lines[0]["row"].endswith("frame 'a'")
     assert "80 x 30" in lines[0]["reason"]
     with pytest.raises(RecordError, match=r"1 of 4 rows are bad, more than the 20\.0% allowed.*\n.*80 x 30"):
-        load(path, tmp_path / "other", max_bad_fraction=0.2)
+        load(path, tmp_path / "other", max_error_fraction=0.2)
     assert not (tmp_path / "other").exists()
 
 
@@ -210,7 +210,7 @@ def test_senseless_options(tmp_path: Path) -> None:
     path = manifest(tmp_path, save(tmp_path))
     for options, message in (
         ({"num_questions": 0}, "num_questions is 0"),
-        ({"max_bad_fraction": 1.0}, "max_bad_fraction is 1.0"),
+        ({"max_error_fraction": 1.0}, "max_error_fraction is 1.0"),
         ({"skills": ("nearest_point",)}, "unknown skill 'nearest_point'. Did you mean"),
         ({"media": tmp_path / "none"}, "is not a folder"),
     ):
@@ -224,13 +224,10 @@ def test_senseless_options(tmp_path: Path) -> None:
         import_source("rgbd", tmp_path, tmp_path / "out")
 
 
-REAL = os.environ.get("EGEM_REAL_RGBD")
-
-
-@pytest.mark.skipif(REAL is None, reason="EGEM_REAL_RGBD names no manifest of real frames")
+@needs_real_data
 def test_real_frames(tmp_path: Path) -> None:
-    frames = json.loads(Path(str(REAL)).read_text())["frames"]
-    records = load(Path(str(REAL)), tmp_path / "out")
+    frames = json.loads((ROOT / "manifest.json").read_text())["frames"]
+    records = load(ROOT / "manifest.json", tmp_path / "out")
     assert read_manifest(tmp_path / "out").groups == len(frames)
     first = {r.group: r for r in reversed(records)}
     for frame in frames:

@@ -1,13 +1,8 @@
 """`egem bench train`: our joint step, the same without the depth head, and the straightforward loop, in one run."""
 
-import gc
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +12,7 @@ import torch
 from egem.batch import Batch
 from egem.benchmarking.baseline import DEPTH_WEIGHT, Baseline
 from egem.benchmarking.flops import TRAINING_PASSES, Flops, forward_flops
+from egem.benchmarking.machine import commit, forget_peak, machine_name, peak_memory_gb, peak_tflops
 from egem.benchmarking.parts import clock_of, parts_timed
 from egem.benchmarking.workload import preset_to_time, write_checkpoint, write_records
 from egem.core.errors import ConfigError
@@ -39,9 +35,6 @@ Loop = Literal["joint", "language", "baseline"]
 
 _WARM_UP = 2
 _SHARED_MODULES = {"backbone": 1e-4, "connector": 1e-4, "depth_head": 1e-4}
-
-PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "H800": 989.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0}
-"""Dense bfloat16 by makers' data sheets, by a part of the device's name; others are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +135,9 @@ def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
             }
             for _ in range(config.rounds)
         ]
-    peak, source = _peak_tflops(config, device)
+    peak, source = (
+        peak_tflops(device, config.dtype) if config.peak_tflops is None else (config.peak_tflops, "given")
+    )
     return _summary(config, rounds, peak, source, device) | {"image_size": size}
 
 
@@ -212,7 +207,7 @@ def _ours(config: BenchTrainConfig, folder: Path, device: torch.device, *, depth
     for step in range(_WARM_UP + config.steps):
         if step == _WARM_UP:
             clock, done = Clock(), []
-            _forget_peak(device)
+            forget_peak(device)
             start = now()
         with clock.time("loader"):
             batch = next(loaded)
@@ -220,7 +215,7 @@ def _ours(config: BenchTrainConfig, folder: Path, device: torch.device, *, depth
         update()
         done.append(replace(batch, patches=batch.patches[:0]))
     seconds = now() - start
-    peak = _peak_memory(device)
+    peak = peak_memory_gb(device)
     seen = sum((forward_flops(model, batch, depth=depth) for batch in done), Flops())
 
     # One pass each, because the borders between parts are those of one backward pass.
@@ -260,7 +255,7 @@ def _baseline(config: BenchTrainConfig, folder: Path, device: torch.device) -> T
     tokens, start = 0, now()
     for step in range(-1, steps):
         if step == 0:
-            _forget_peak(device)
+            forget_peak(device)
             tokens, start = 0, now()
         chosen = [groups[group] for group in order.groups(step + 1, config.batch_size)]
         tokens += loop.step(chosen, getattr(torch, config.dtype))
@@ -270,7 +265,7 @@ def _baseline(config: BenchTrainConfig, folder: Path, device: torch.device) -> T
         tokens_per_second=tokens / seconds,
         images_per_second=steps * config.batch_size / seconds,
         step_seconds=seconds / steps,
-        peak_memory_gb=_peak_memory(device),
+        peak_memory_gb=peak_memory_gb(device),
     )
 
 
@@ -293,14 +288,13 @@ def _summary(
         ratios["speedup_over_baseline"] = {"median": statistics.median(found), "rounds": found}
     found = [each["joint"].step_seconds / each["language"].step_seconds - 1 for each in rounds]
     ratios["extra_time_of_depth_branch"] = {"median": statistics.median(found), "rounds": found}
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         **ratios,
         "loops": loops,
         "peak_tflops": peak,
         "peak_tflops_source": peak_source,
-        "machine": f"{name}, {os.cpu_count()} processors, torch {torch.__version__}",
-        "commit": _commit(),
+        "machine": machine_name(device),
+        "commit": commit(),
         "config": asdict(config),
     }
 
@@ -363,52 +357,3 @@ def table(result: dict[str, Any]) -> str:
         f"\n{result['machine']}; peak {result['peak_tflops']:.2f} TFLOP/s ({result['peak_tflops_source']})"
     )
     return "\n".join(lines)
-
-
-def _peak_tflops(config: BenchTrainConfig, device: torch.device) -> tuple[float, str]:
-    """What the device can do, and how that is known."""
-    if config.peak_tflops is not None:
-        return config.peak_tflops, "given"
-    if device.type == "cuda" and config.dtype == "bfloat16":
-        name = torch.cuda.get_device_name(device)
-        for part, value in PEAK_TFLOPS.items():
-            if part in name:
-                return value, "data sheet"
-    side = 8192 if device.type == "cuda" else 1024
-    left, right = (
-        torch.ones(side, side, device=device, dtype=getattr(torch, config.dtype)) for _ in range(2)
-    )
-    now, best = clock_of(device), float("inf")
-    for _ in range(6):
-        start = now()
-        left @ right
-        best = min(best, now() - start)
-    return 2 * side**3 / best / 1e12, f"measured: product of two {side} x {side} matrices"
-
-
-def _forget_peak(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):  # Linux: 5 sets the peak back to what is used now
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    """Gigabytes at most since `_forget_peak`; of the GPU's allocator, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM")), None)
-
-
-def _commit() -> str | None:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    return done.stdout.strip() or None

@@ -18,6 +18,7 @@ from egem.records import IMAGE_MARK, Answer, ImageFile, Message, Record
 from egem.video import read_frames
 
 NUM_FRAMES = 32
+_WRITES_ONLY = "egem answers tasks of one round and of output type generate_until only; choose another task."
 
 
 def manifest() -> Any:
@@ -124,13 +125,13 @@ def _chat_class() -> type:
             """Not offered.
 
             Raises:
-                NotImplementedError: always; choose a task that lets the model write.
+                ConfigError: always.
             """
-            raise NotImplementedError("egem answers tasks of output type generate_until only.")
+            raise ConfigError(_WRITES_ONLY)
 
         def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
             """Not offered; see `loglikelihood`."""
-            raise NotImplementedError("egem answers tasks of one round only.")
+            raise ConfigError(_WRITES_ONLY)
 
         def _record(self, request: Any, index: int) -> Record:
             _, to_messages, _, document, task, split = request.args

@@ -49,8 +49,8 @@ Cells = dict[str, list[tuple[str, str]]]
 class ReadOutConfig:
     """How long and how fast."""
 
-    data: Path
-    """Records with one image, one depth map each, all of one size; most groups have a `layout`."""
+    data: tuple[Path, ...]
+    """Folders of records with one image, one depth map each, all of one size; most groups have a `layout`."""
     checkpoint: Path
     """To start from."""
     out: Path
@@ -103,9 +103,10 @@ class ReadOut(nn.Module):
         found = [self.cells.get(group) for group in groups]
         for part, words in enumerate(self.words):
             number = {word: index for index, word in enumerate(words)}
-            rows = [cells and torch.tensor([number[cell[part]] for cell in cells]) for cells in found]
-            unknown = torch.full((num_tokens,), IGNORE_LABEL)
-            yield torch.stack([unknown if row is None else row for row in rows])
+            unknown = [IGNORE_LABEL] * num_tokens
+            yield torch.tensor(
+                [[number[cell[part]] for cell in cells] if cells else unknown for cells in found]
+            )
 
 
 def train_with_read_out(config: ReadOutConfig) -> Path:
@@ -118,7 +119,7 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
     torch.manual_seed(config.seed)
     model = load(config.checkpoint, dtype=torch.float32).train()
     preparer = Preparer.from_checkpoint(config.checkpoint)
-    groups = RecordGroups((config.data,))
+    groups = RecordGroups(config.data)
     patch_size = (model.config.depth.long_side // GRID) ** 2
     read_out = ReadOut(model.backbone.hidden_size, patch_size, cells_of(groups))
     parameters = [*model.parameters(), *read_out.parameters()]
@@ -216,11 +217,21 @@ def _factor(step: int, config: ReadOutConfig) -> float:
 def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    for name in ("data", "checkpoint", "out"):
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    for name in ("checkpoint", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=ReadOutConfig.steps)
     parser.add_argument("--max-turns", type=int, default=ReadOutConfig.max_turns)
-    train_with_read_out(ReadOutConfig(**vars(parser.parse_args())))
+    options = parser.parse_args()
+    train_with_read_out(
+        ReadOutConfig(
+            data=tuple(options.data),
+            checkpoint=options.checkpoint,
+            out=options.out,
+            steps=options.steps,
+            max_turns=options.max_turns,
+        )
+    )
 
 
 if __name__ == "__main__":
