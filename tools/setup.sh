@@ -32,7 +32,9 @@ echo "setup: installing Python packages into $venv (once, some minutes)" >&2
 # torch first and by exact version: a range would take the newest build with its CUDA packages on top.
 torch=$(grep '^torch==' constraints.txt)
 $pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch" || fail "pip could not install $torch; is a package index reachable?"
-$pip install -c constraints.txt -e '.[dev]' || fail "pip could not install the packages of pyproject.toml; see its message above"
+$pip install -c constraints.txt -e packages/egem-client -e '.[dev]' || fail "pip could not install the packages of pyproject.toml; see its message above"
+# Without its dependencies: it declares numpy below 2, and works with 2. Tests let it talk to `egem serve`.
+$pip install --no-deps openpi-client==0.1.2 || fail "pip could not install openpi-client; see its message above"
 
 # Drawing without a display needs Mesa's EGL or OSMesa.
 if ! $venv/bin/python -c 'from egem.worlds.tabletop import find_renderer; find_renderer()' 2>/dev/null; then

@@ -1,0 +1,1 @@
+"""Serving a policy to robots and simulators (docs/serving.md)."""

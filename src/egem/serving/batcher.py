@@ -1,0 +1,219 @@
+"""Observations of all clients, answered together by one policy in one thread."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from egem_client.errors import (
+    BadObservationError,
+    OverloadedError,
+    PolicyFailedError,
+    RemoteError,
+    StaleObservationError,
+    UnsupportedError,
+)
+from jaxtyping import Float
+
+from egem.core.errors import EgemError
+from egem.policy import Observation, Policy
+from egem.serving.config import ServingConfig
+from egem.serving.metrics import ServingMetrics
+from egem.serving.requests import Request
+from egem.serving.safety import ActionGuard
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthGuess:
+    """Depth that the checkpoint draws for one camera."""
+
+    values: Float[np.ndarray, "height width"]
+    kind: str
+    """"metric" (metres) or "relative" (inverse depth, 1 = nearest)."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A policy whose checkpoint can also be asked what it sees."""
+
+    def explain(self, observation: Observation, question: str) -> str:
+        """The checkpoint's answer to a question about the pictures."""
+        ...
+
+    def draw_depth(self, observation: Observation) -> Mapping[str, DepthGuess]:
+        """Camera name to the depth that it sees there."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a request gets."""
+
+    actions: Float[np.ndarray, "horizon action"]
+    clipped: int
+    policy_s: float
+    """Seconds the policy took for the batch."""
+    text: str | None = None
+    depths: Mapping[str, DepthGuess] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    request: Request
+    future: asyncio.Future[Answer]
+
+
+class Batcher:
+    """A bounded queue before a policy: one call at a time, with all that wait for it.
+
+    Args:
+        policy: called in a thread of its own, never twice at once.
+        config: sizes of batch and queue, age at which an observation is stale.
+        metrics: told of batches and latencies.
+
+    Raises:
+        ConfigError: the limits of actions do not fit the policy.
+    """
+
+    def __init__(self, policy: Policy, config: ServingConfig, metrics: ServingMetrics) -> None:
+        self._policy = policy
+        self._config = config
+        self._metrics = metrics
+        self._guard = ActionGuard(policy.info, config)
+        self._queue: deque[_Waiting] = deque()
+        self._work = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
+
+    async def warm_up(self) -> None:
+        """Try the policy on blank pictures, alone and with a full batch, so that no client waits for compilation."""
+        info, side = self._policy.info, self._config.warmup_side
+        blank = Observation(
+            images={camera: np.zeros((side, side, 3), np.uint8) for camera in info.cameras},
+            state=np.zeros(info.state_dim, np.float32),
+            instruction="warm up",
+        )
+        for number in sorted({1, self._config.max_batch}):
+            await self._in_thread(self._policy.act, [blank] * number)
+
+    async def ask(self, request: Request) -> Answer:
+        """Wait for the answer.
+
+        Raises:
+            OverloadedError: too many wait already.
+            RemoteError: what became of the request.
+        """
+        if len(self._queue) >= self._config.max_waiting:
+            raise OverloadedError(
+                f"{self._config.max_waiting} observations wait already; ask less often or start another server."
+            )
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(request, future))
+        self._metrics.waiting = len(self._queue)
+        self._work.set()
+        return await future
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        while True:
+            await self._work.wait()
+            batch = self._take()
+            self._metrics.waiting = len(self._queue)
+            if not self._queue:
+                self._work.clear()
+            if batch:
+                await self._answer(batch)
+
+    def close(self) -> None:
+        """Stop the thread; a call in progress is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self) -> list[_Waiting]:
+        """The oldest that are still fresh and whose clients are still there; one seed holds for a whole call."""
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._config.max_batch:
+            waiting = self._queue[0]
+            if batch and waiting.request.seed != batch[0].request.seed:
+                break
+            self._queue.popleft()
+            age = time.monotonic() - waiting.request.arrived
+            if waiting.future.done():
+                continue
+            if age > self._config.max_age_s:
+                text = f"the observation waited {age:.1f} s, more than {self._config.max_age_s:g} s; observe again."
+                waiting.future.set_exception(StaleObservationError(text))
+            else:
+                batch.append(waiting)
+        return batch
+
+    async def _answer(self, batch: Sequence[_Waiting]) -> None:
+        self._metrics.batches[len(batch)] += 1
+        try:
+            answers = await self._in_thread(self._act, [waiting.request for waiting in batch])
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the policy raises must not end the server
+            if len(batch) > 1:  # one observation may have spoilt it for the others
+                for waiting in batch:
+                    await self._answer([waiting])
+                return
+            answers = [self._failure(error)]
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(answer, RemoteError):
+                waiting.future.set_exception(answer)
+            else:
+                self._metrics.took("policy", answer.policy_s)
+                self._metrics.clipped += answer.clipped
+                waiting.future.set_result(answer)
+
+    def _act(self, requests: Sequence[Request]) -> list[Answer | RemoteError]:
+        """In the policy's thread."""
+        began = time.monotonic()
+        previous = [request.previous for request in requests]
+        chunks = self._policy.act(
+            [request.observation for request in requests],
+            previous=previous if any(item is not None for item in previous) else None,
+            seed=requests[0].seed,
+        )
+        policy_s = time.monotonic() - began
+        return [
+            self._finish(request, chunk, policy_s) for request, chunk in zip(requests, chunks, strict=True)
+        ]
+
+    def _finish(self, request: Request, chunk: np.ndarray, policy_s: float) -> Answer | RemoteError:
+        try:
+            actions, clipped = self._guard.check(chunk)
+            text, depths = None, {}
+            if request.question is not None or request.want_depth:
+                if not isinstance(self._policy, Explains):
+                    raise UnsupportedError(
+                        f"policy '{self._policy.info.name}' gives actions only, no text and no depth."
+                    )
+                if request.question is not None:
+                    text = self._policy.explain(request.observation, request.question)
+                if request.want_depth:
+                    depths = self._policy.draw_depth(request.observation)
+            return Answer(actions=actions, clipped=clipped, policy_s=policy_s, text=text, depths=depths)
+        except RemoteError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - what the checkpoint says about one picture is its own affair
+            return self._failure(error)
+
+    def _failure(self, error: Exception) -> RemoteError:
+        if isinstance(error, RemoteError):
+            return error
+        if isinstance(error, EgemError):
+            return BadObservationError(str(error))
+        _log.error("the policy failed", exc_info=error)
+        return PolicyFailedError(f"the policy failed ({type(error).__name__}); the server's log says how.")
+
+    async def _in_thread(self, function, *arguments):
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
