@@ -187,8 +187,8 @@ class TextAttention(Qwen3VLTextAttention):
             hidden_states: of one row if there are segments.
             position_embeddings: cosine and sine.
             attention_mask: what may be looked at; None means all earlier tokens.
-            past_key_values: a cache.
-            segments: the sequences in the row, which then need neither mask nor cache.
+            past_key_values: a cache; with segments it may only look on, as `KeyValueTap` does.
+            segments: the sequences in the row, which then need no mask.
             others: what transformers passes for other kernels.
         """
         on_cpu = hidden_states.device.type == "cpu" and self.config._attn_implementation == "sdpa"
@@ -202,6 +202,8 @@ class TextAttention(Qwen3VLTextAttention):
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if segments is not None:
+            if past_key_values is not None:
+                past_key_values.update(key, value, self.layer_idx)
             attended = attend_segments(query[0], key[0], value[0], segments, scale=self.scaling, causal=True)
             return self.o_proj(attended.reshape(*hidden_states.shape[:-1], -1)), None
         if past_key_values is not None:

@@ -17,6 +17,7 @@ from egem.batch import IGNORE_LABEL, Batch, to_device
 from egem.models.attention import TextAttention, TextRMSNorm
 from egem.models.blocks import Checkpointing, run_block
 from egem.models.cross_entropy import linear_cross_entropy
+from egem.models.key_values import HiddenStateTap, KeyValueTap
 from egem.models.segments import Segments, real_tokens, segments_of
 from egem.models.swap import swap_class
 from egem.models.vision import VisionTower
@@ -50,8 +51,21 @@ class Backbone(nn.Module):
         """Width of the hidden states."""
         return self.config.text_config.hidden_size  # pyright: ignore
 
-    def forward(self, batch: Batch) -> Float[Tensor, "sample token hidden"]:
-        """Hidden states after the final RMSNorm, 0 at padding."""
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        keys_values: KeyValueTap | None = None,
+        hidden_states: HiddenStateTap | None = None,
+    ) -> Float[Tensor, "sample token hidden"]:
+        """Hidden states after the final RMSNorm, 0 at padding.
+
+        Args:
+            batch: in any layout.
+            keys_values: keeps keys and values of its layers for all real tokens, one sequence after another in a
+                single row.
+            hidden_states: likewise the residual stream at its depths.
+        """
         shape, device = batch.input_ids.shape, batch.input_ids.device
         ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten(1)
         real = real_tokens(batch.segment_ids.cpu())
@@ -65,6 +79,8 @@ class Backbone(nn.Module):
             segments=segments_of(batch.segment_ids.cpu(), device),
             deepstack=deepstack,
             image_positions=image_positions,
+            cache=keys_values,
+            hidden_states=hidden_states,
         )[0]
         if real is not None:
             hidden = hidden.new_zeros(shape.numel(), hidden.shape[-1]).index_copy(0, real, hidden)
@@ -112,6 +128,7 @@ class Backbone(nn.Module):
         segments: Segments | None = None,
         attention_mask: Bool[Tensor, "sample 1 token key"] | None = None,
         cache: Any = None,
+        hidden_states: HiddenStateTap | None = None,
     ) -> Float[Tensor, "sample token hidden"]:
         """The text model's layers and final norm.
 
@@ -120,14 +137,18 @@ class Backbone(nn.Module):
             position_ids: time, height and width of each token.
             deepstack: added to the image tokens after the first layers, one per layer.
             image_positions: rows of the flattened (sample, token) that are image tokens.
-            segments: sequences that are packed into the one row there is then; no mask and no cache with them.
+            segments: sequences that are packed into the one row there is then; no mask with them.
             attention_mask: True where a token may look; None means all earlier tokens.
-            cache: keys and values, updated by each layer as transformers' caches are.
+            cache: keys and values, updated by each layer as transformers' caches are; with segments only a
+                `KeyValueTap`.
+            hidden_states: told the residual stream before each layer and after the last.
         """
         model = self.qwen.model.language_model
         rotary = model.rotary_emb(embeddings, position_ids)
         hidden = embeddings
         for index, layer in enumerate(model.layers):
+            if hidden_states is not None:
+                hidden_states.keep(index, hidden)
             hidden = run_block(
                 self.checkpointing,
                 layer,
@@ -142,6 +163,8 @@ class Backbone(nn.Module):
                 flat = hidden.flatten(0, 1)
                 flat = flat.index_add(0, image_positions, deepstack[index].to(flat.dtype))
                 hidden = flat.view_as(hidden)
+        if hidden_states is not None:
+            hidden_states.keep(len(model.layers), hidden)
         return model.norm(hidden)
 
     def logits(self, hidden: Float[Tensor, "*token hidden"]) -> Float[Tensor, "*token vocabulary"]:

@@ -1,7 +1,7 @@
 """Memory and speed of the transformer blocks: activations computed again, and compiled blocks.
 
-The blocks are the vision tower's, the text model's and the depth head's. Neither option changes a parameter's
-name or a result beyond rounding.
+The blocks are the vision tower's, the text model's, the depth head's and the action expert's. Neither option changes
+a parameter's name or a result beyond rounding.
 """
 
 import functools
@@ -64,11 +64,13 @@ def products() -> tuple[Any, ...]:
 
 
 def transformer_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of a `GEM`: vision tower, text model, depth head."""
+    """The blocks of a `GEM`: vision tower, text model, depth head, and the action expert of a `GEMVLA`."""
     qwen = model.get_submodule("backbone.qwen.model")
     for name, parent in (("visual.blocks", qwen), ("language_model.layers", qwen)):
         yield from parent.get_submodule(name).children()
     yield from model.get_submodule("depth_head.sana.transformer_blocks").children()
+    if "action_expert" in dict(model.named_children()):
+        yield from model.get_submodule("action_expert.blocks").children()
 
 
 def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:

@@ -63,6 +63,20 @@ def draw(
     )
 
 
+def no_draws(shape: Sequence[int], *, device: torch.device | str = "cpu") -> Draws:
+    """Regression in the terms of flow matching: at t = 1 and noise 0, the velocity is minus the data.
+
+    Args:
+        shape: (map, channel, height, width) of the latents.
+        device: where the results go.
+    """
+    return Draws(
+        time=torch.ones(shape[0], device=device),
+        noise=torch.zeros(*shape, device=device),
+        drop=torch.zeros(shape[0], dtype=torch.bool, device=device),
+    )
+
+
 def shifted(time: T, shift: float) -> T:
     """`shift * t / (1 + (shift - 1) * t)`: above 1, more of [0, 1] lies at high noise.
 
@@ -73,12 +87,10 @@ def shifted(time: T, shift: float) -> T:
 
 
 def interpolate(
-    data: Float[Tensor, "map channel height width"],
-    noise: Float[Tensor, "map channel height width"],
-    time: Float[Tensor, "map"],
-) -> Float[Tensor, "map channel height width"]:
+    data: Float[Tensor, "sample *place"], noise: Float[Tensor, "sample *place"], time: Float[Tensor, "sample"]
+) -> Float[Tensor, "sample *place"]:
     """`x_t`: data at t = 0, noise at t = 1."""
-    level = time[:, None, None, None]
+    level = time.view(-1, *[1] * (data.ndim - 1))
     return (1.0 - level) * data + level * noise
 
 
@@ -114,11 +126,11 @@ def euler_times(num_steps: int, time_shift: float = 1.0) -> list[float]:
 
 def integrate(
     velocity: Callable[[Tensor, float], Tensor],
-    noise: Float[Tensor, "map channel height width"],
+    noise: Float[Tensor, "sample *place"],
     *,
     num_steps: int,
     time_shift: float = 1.0,
-) -> Float[Tensor, "map channel height width"]:
+) -> Float[Tensor, "sample *place"]:
     """Euler's method from t = 1 (noise) to t = 0 (data).
 
     Args:

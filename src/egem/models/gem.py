@@ -19,7 +19,7 @@ from egem.models.config import GEMConfig
 from egem.models.connector import Connector
 from egem.models.depth_codec import DepthCodec, target_latents, target_shape, target_weight
 from egem.models.depth_head import DepthHead
-from egem.models.flow_matching import Draws, draw
+from egem.models.flow_matching import Draws, draw, no_draws
 from egem.models.generation import generate, prompt_batch
 
 MODULES = ("backbone", "connector", "depth_head")
@@ -100,9 +100,26 @@ class GEM(nn.Module):
             generator: CPU generator of noise, time and condition dropout.
             draws: use these instead, one per entry of `batch.depth`.
         """
-        trained = any(parameter.requires_grad for parameter in self.backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+        with self.backbone_gradients():
             hidden = self.backbone(batch)
+        return self.losses(hidden, batch, language=language, depth=depth, generator=generator, draws=draws)
+
+    def backbone_gradients(self) -> torch.set_grad_enabled:
+        """A context in which the backbone's graph is recorded only where something in it learns."""
+        trained = any(parameter.requires_grad for parameter in self.backbone.parameters())
+        return torch.set_grad_enabled(torch.is_grad_enabled() and trained)
+
+    def losses(
+        self,
+        hidden: Float[Tensor, "sample token hidden"],
+        batch: Batch,
+        *,
+        language: bool,
+        depth: bool,
+        generator: torch.Generator | None,
+        draws: Sequence[Draws] | None,
+    ) -> Losses:
+        """What follows the backbone in `forward`."""
         zero = hidden.new_zeros((), dtype=torch.float32)
         language_sum, language_count = zero, zero.long()
         if language:
@@ -152,11 +169,15 @@ class GEM(nn.Module):
     ) -> tuple[Draws, ...]:
         """Noise, time and dropped conditions for maps of several sizes, drawn map after map.
 
+        A head trained by regression has none of these.
+
         Args:
             depth: the maps; the condition is dropped in training only.
             generator: a CPU generator; None uses torch's global one.
             device: where the results go.
         """
+        if self.config.objective == "regression":
+            return tuple(no_draws(target_shape(self.depth_codec, t), device=device) for t in depth)
         return tuple(
             draw(
                 target_shape(self.depth_codec, targets),
@@ -227,7 +248,11 @@ class GEM(nn.Module):
             guidance: classifier-free guidance; the checkpoint's default otherwise.
             generator: CPU generator of the noise, drawn map after map.
             noise: where each map starts, instead.
+
+        A head trained by regression says its map at once: the last four change nothing.
         """
+        if self.config.objective == "regression":
+            num_steps, guidance, noise = 1, 1.0, None
         batch = prompt_batch(samples, self.device)
         tokens, mask = self.backbone.image_tokens(self.backbone(batch), batch)
         context = self.connector(tokens)
@@ -296,7 +321,8 @@ class GEM(nn.Module):
         factor = self.depth_codec.factor
         for height, width in sizes:
             shape = (self.depth_codec.latent_channels, height // factor, width // factor)
-            yield torch.randn(shape, generator=generator)
+            regression = self.config.objective == "regression"
+            yield torch.zeros(shape) if regression else torch.randn(shape, generator=generator)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the checkpoint folder; see `egem.models.pretrained`."""
@@ -308,7 +334,7 @@ class GEM(nn.Module):
     def from_pretrained(
         cls, folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> "GEM":
-        """Read a checkpoint folder; see `egem.models.pretrained`.
+        """Read a checkpoint folder; see `egem.models.pretrained`. One with an action expert comes as a `GEMVLA`.
 
         Args:
             folder: what `save_pretrained` wrote.

@@ -1,4 +1,4 @@
-"""Keys and values of some of the backbone's layers, for a head that attends to them."""
+"""Keys and values, or inputs, of some of the backbone's layers, for a head that attends to them."""
 
 from collections.abc import Sequence
 
@@ -38,6 +38,27 @@ class KeyValueTap:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Nothing lies before the first token."""
         return 0
+
+
+class HiddenStateTap:
+    """Keeps the residual stream at some depths of the text model.
+
+    Depth i is what enters layer i: 0 is the embeddings with the images' tokens in place, i > 0 the output of layer
+    i - 1 with the deepstack features that were added to it, and the number of layers is the last layer's output
+    before the final norm. (Transformers' `hidden_states` has meant different things in different releases.)
+
+    Args:
+        depths: which to keep.
+    """
+
+    def __init__(self, depths: Sequence[int]) -> None:
+        self._depths = frozenset(depths)
+        self.states: dict[int, Float[Tensor, "sample token hidden"]] = {}
+
+    def keep(self, depth: int, hidden: Float[Tensor, "sample token hidden"]) -> None:
+        """Called at each depth."""
+        if depth in self._depths:
+            self.states[depth] = hidden
 
 
 def keep_reachable(

@@ -1,22 +1,35 @@
-"""The three sizes of GEM: the same classes, other numbers."""
+"""The three sizes of GEM, and of an action expert for each: the same classes, other numbers."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.models.transformers.sana_transformer import SanaTransformer2DModel
 from transformers import GenerationConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from egem.core.errors import unknown_name
+from egem.core.errors import ConfigError, unknown_name
 from egem.data.depth import DepthPolicy
+from egem.models.action_expert import even_layers
 from egem.models.backbone import Backbone
-from egem.models.config import GEMConfig
+from egem.models.config import ActionExpertConfig, GEMConfig
 from egem.models.connector import Connector
 from egem.models.depth_codec import DCAECodec, DepthCodec, PixelCodec, PixelCodecConfig
 from egem.models.depth_head import DepthHead, initialize_depth_head
 from egem.models.gem import GEM
 from egem.models.tokenizer import VOCABULARY_SIZE, processor_files, special_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertSizes:
+    """What of an action expert does not depend on the robot; see `ActionExpertConfig`."""
+
+    hidden_size: int
+    num_blocks: int
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+    num_registers: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +43,8 @@ class Preset:
     """Arguments of diffusers' SanaTransformer2DModel."""
     depth_codec: PixelCodecConfig | dict[str, Any]
     """`PixelCodec`, or the arguments of diffusers' AutoencoderDC."""
+    action_expert: ExpertSizes
+    """Of an expert for GEM-VLA."""
     stop_ids: tuple[int, ...]
     """Tokens that end an answer."""
     has_processor_files: bool = False
@@ -119,6 +134,11 @@ _DC_AE_F32C32 = {
 }
 """The f32c32 autoencoder of the Sana family, vae."""
 
+_RDT2 = ExpertSizes(
+    hidden_size=1024, num_blocks=14, num_heads=8, num_kv_heads=4, intermediate_size=2816, num_registers=4
+)
+"""The released GEM-VLA's expert, 490 M parameters."""
+
 _RELEASED_DEPTH = DepthPolicy(encoding="spectral", long_side=448, multiple=32)
 
 TINY = Preset(
@@ -188,6 +208,9 @@ TINY = Preset(
         "qk_norm": "rms_norm_across_heads",
     },
     depth_codec=PixelCodecConfig(channels=1, factor=4, scale=3.7, shift=-0.13),
+    action_expert=ExpertSizes(
+        hidden_size=128, num_blocks=4, num_heads=4, num_kv_heads=2, intermediate_size=384, num_registers=2
+    ),
     stop_ids=(special_id("<|im_end|>"), special_id("<|endoftext|>")),
     has_processor_files=True,
 )
@@ -211,6 +234,7 @@ PRESETS: dict[str, Preset] = {
         ),
         depth_head=_SANA_1_5,
         depth_codec=_DC_AE_F32C32,
+        action_expert=_RDT2,
         stop_ids=(151645, 151643),
     ),
     "gem-8b": Preset(
@@ -230,6 +254,7 @@ PRESETS: dict[str, Preset] = {
         ),
         depth_head=_SANA_1_5,
         depth_codec=_DC_AE_F32C32,
+        action_expert=_RDT2,
         stop_ids=(151645, 151643),
     ),
 }
@@ -269,6 +294,53 @@ def build(preset: str | Preset, *, seed: int = 0, device: torch.device | str = "
             depth_codec=build_codec(preset.depth_codec),
             processor_files=processor_files() if preset.has_processor_files else {},
         ).train()
+
+
+def expert_config(
+    gem: GEM,
+    *,
+    action_dim: int,
+    state_dim: int,
+    horizon: int,
+    conditioning: Literal["keys_values", "hidden_states"] = "keys_values",
+) -> ActionExpertConfig:
+    """A new action expert for a model, of its preset's size.
+
+    Blocks are spread evenly over the backbone (`even_layers`): they look at the attention of those layers, or at what
+    those layers put out.
+
+    Args:
+        gem: what it is to look at.
+        action_dim: numbers in an action.
+        state_dim: numbers in the proprioceptive state.
+        horizon: actions in a chunk.
+        conditioning: see `ActionExpertConfig`.
+
+    Raises:
+        ConfigError: the model is of no preset.
+    """
+    if gem.config.preset not in PRESETS:
+        raise ConfigError(
+            f"the model's preset is '{gem.config.preset}', which has no size for an action expert; give an "
+            f"ActionExpertConfig, or take a model of {', '.join(PRESETS)}."
+        )
+    sizes, text = PRESETS[gem.config.preset].action_expert, gem.backbone.config.text_config
+    layers = even_layers(sizes.num_blocks, text.num_hidden_layers)  # pyright: ignore
+    return ActionExpertConfig(
+        action_dim=action_dim,
+        state_dim=state_dim,
+        horizon=horizon,
+        hidden_size=sizes.hidden_size,
+        num_heads=sizes.num_heads,
+        num_kv_heads=sizes.num_kv_heads,
+        intermediate_size=sizes.intermediate_size,
+        num_registers=sizes.num_registers,
+        conditioning=conditioning,
+        layers=layers if conditioning == "keys_values" else tuple(layer + 1 for layer in layers),
+        condition_size=text.hidden_size,  # pyright: ignore
+        condition_heads=text.num_key_value_heads,  # pyright: ignore
+        condition_head_dim=text.head_dim,  # pyright: ignore
+    )
 
 
 def build_codec(sizes: PixelCodecConfig | dict[str, Any]) -> DepthCodec:

@@ -6,6 +6,8 @@ backbone/              a plain Qwen3-VL checkpoint with tokenizer and processor 
 connector.safetensors
 depth_head/            diffusers' SanaTransformer2DModel
 depth_codec/           diffusers' AutoencoderDC, or the pixel codec's config.json
+action_expert/         GEM-VLA only: ActionExpertConfig and model.safetensors
+policy/                GEM-VLA only: what a robot needs besides weights
 ```
 """
 
@@ -20,20 +22,24 @@ import torch
 from diffusers.models.transformers.sana_transformer import SanaTransformer2DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
 from egem.core.config import load_json, save_json
 from egem.core.errors import CheckpointError, ConfigError
 from egem.core.files import new_folder
+from egem.models.action_expert import ActionExpert
 from egem.models.backbone import Backbone
-from egem.models.config import GEMConfig
+from egem.models.config import ActionExpertConfig, GEMConfig
 from egem.models.connector import Connector
 from egem.models.depth_codec import DCAECodec, load_codec
 from egem.models.depth_head import DepthHead
 from egem.models.gem import GEM
+from egem.models.gem_vla import GEMVLA
 from egem.models.lora import adapters_merged
 from egem.models.strict import load_strictly, quiet, require_exact
 
+EXPERT, POLICY = "action_expert", "policy"
 _MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
 
@@ -50,15 +56,19 @@ def save(model: GEM, folder: Path) -> None:
         model.backbone.qwen.save_pretrained(backbone)
         for name, content in model.processor_files.items():
             (backbone / name).write_bytes(content)
-        weights = {
-            name: value.detach().cpu().contiguous() for name, value in model.connector.state_dict().items()
-        }
-        save_file(weights, temporary / "connector.safetensors", metadata={"format": "pt"})
+        _save_module(model.connector, temporary / "connector.safetensors")
         model.depth_head.sana.save_pretrained(temporary / "depth_head")
         (temporary / "depth_codec").mkdir()
         model.depth_codec.save(temporary / "depth_codec")
         for part in ("depth_head", "depth_codec"):
             _forget_origin(temporary / part / "config.json")
+        if isinstance(model, GEMVLA):
+            (temporary / EXPERT).mkdir()
+            save_json(model.action_expert.config, temporary / EXPERT / "config.json")
+            _save_module(model.action_expert, temporary / EXPERT / "model.safetensors")
+            (temporary / POLICY).mkdir()
+            for name, content in model.policy_files.items():
+                (temporary / POLICY / name).write_bytes(content)
 
 
 def load(folder: Path, *, dtype: torch.dtype | None = None, preset: str | None = None) -> GEM:
@@ -87,7 +97,7 @@ def load(folder: Path, *, dtype: torch.dtype | None = None, preset: str | None =
         )
     backbone = Backbone(qwen)
     connector = Connector(hidden_size=backbone.hidden_size, context_size=sana.config["caption_channels"])
-    _load_connector(connector, folder / "connector.safetensors", dtype)
+    _load_module(connector, folder / "connector.safetensors", dtype)
     files = {
         path.name: path.read_bytes()
         for path in sorted((folder / "backbone").iterdir())
@@ -102,9 +112,26 @@ def load(folder: Path, *, dtype: torch.dtype | None = None, preset: str | None =
             depth_codec=codec,
             processor_files=files,
         )
+        if (folder / EXPERT).exists():
+            model = GEMVLA(model, _load_expert(folder / EXPERT, dtype), policy_files=_policy_files(folder))
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     return model.eval()
+
+
+def load_vla(folder: Path, *, dtype: torch.dtype | None = None) -> GEMVLA:
+    """`load` of a checkpoint with an action expert.
+
+    Raises:
+        CheckpointError: it has none, or something is missing or does not fit.
+    """
+    if not (folder / EXPERT).exists():
+        raise CheckpointError(
+            f"{folder} holds no {EXPERT}/: it is no GEM-VLA checkpoint. Train one on robot episodes first."
+        )
+    model = load(folder, dtype=dtype)
+    assert isinstance(model, GEMVLA)
+    return model
 
 
 @contextmanager
@@ -138,14 +165,32 @@ def read_config(folder: Path) -> GEMConfig:
         raise CheckpointError(f"{folder} is not a GEM checkpoint: {error}") from error
 
 
-def _load_connector(connector: Connector, path: Path, dtype: torch.dtype | None) -> None:
+def _policy_files(folder: Path) -> dict[str, bytes]:
+    paths = sorted((folder / POLICY).iterdir()) if (folder / POLICY).is_dir() else []
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+
+def _load_expert(folder: Path, dtype: torch.dtype | None) -> ActionExpert:
+    config = load_json(ActionExpertConfig, folder / "config.json")
+    with torch.device("meta"):
+        expert = ActionExpert(config)
+    _load_module(expert, folder / "model.safetensors", dtype)
+    return expert
+
+
+def _save_module(module: nn.Module, path: Path) -> None:
+    weights = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def _load_module(module: nn.Module, path: Path, dtype: torch.dtype | None) -> None:
     try:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} cannot be read: {error}; the checkpoint is incomplete or torn."
         ) from error
-    expected = connector.state_dict()
+    expected = module.state_dict()
     require_exact(
         path,
         missing=expected.keys() - stored.keys(),
@@ -156,6 +201,6 @@ def _load_connector(connector: Connector, path: Path, dtype: torch.dtype | None)
             if name in stored and stored[name].shape != value.shape
         ],
     )
-    connector.load_state_dict(stored, assign=True)
+    module.load_state_dict(stored, assign=True)
     if dtype is not None:
-        connector.to(dtype)
+        module.to(dtype)

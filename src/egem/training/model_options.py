@@ -5,6 +5,7 @@ import torch
 from egem.core.errors import ConfigError
 from egem.models.blocks import Checkpointing, compile_blocks, run_block
 from egem.models.gem import GEM
+from egem.models.gem_vla import GEMVLA
 from egem.models.lora import adapted_modules, add_adapters
 from egem.training.config import TrainConfig
 from egem.training.distributed import World
@@ -39,6 +40,8 @@ def apply_model_options(model: GEM, config: TrainConfig, world: World) -> None:
 def checkpoint_activations(model: GEM, mode: Checkpointing) -> None:
     """Keep as much of every transformer block as `mode` says."""
     model.backbone.checkpointing = mode
+    if isinstance(model, GEMVLA):
+        model.action_expert.checkpointing = mode
     sana = model.depth_head.sana
     if mode == "none":
         sana.disable_gradient_checkpointing()

@@ -1,9 +1,9 @@
 """One model over many processes: FSDP2, block by block.
 
-Each transformer block (text layer, vision block, depth head block) is a unit whose weights, gradients and
-optimizer state are split over the processes and gathered while it computes; everything else (embeddings and
-the output layer, which may be tied, norms, mergers, connector) is one more unit, gathered for the whole
-forward pass. Losses are divided by global counts, so gradients are summed, never averaged.
+Each transformer block (text layer, vision block, block of the depth head or the action expert) is a unit whose
+weights, gradients and optimizer state are split over the processes and gathered while it computes; everything else
+(embeddings and the output layer, which may be tied, norms, mergers, connector) is one more unit, gathered for the
+whole forward pass. Losses are divided by global counts, so gradients are summed, never averaged.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from egem.core.errors import ConfigError
 from egem.models.blocks import transformer_blocks
 from egem.models.gem import GEM
+from egem.models.gem_vla import GEMVLA
 from egem.training.distributed import World
 
 
@@ -58,6 +59,10 @@ def shard(
     # Probes call these instead of `forward`.
     register_fsdp_forward_method(model, "generate_text")
     register_fsdp_forward_method(model, "sample_depth")
+    if isinstance(model, GEMVLA):
+        register_fsdp_forward_method(model, "sample_actions")
+        for block in model.action_expert.blocks:
+            register_fsdp_forward_method(block, "condition")
 
 
 def data_mesh(world: World, shard_size: int | None, device: torch.device) -> DeviceMesh:
