@@ -49,7 +49,10 @@ _TIP: Final = 0.1034
 
 
 def body_xml(*, wrist_camera: bool) -> str:
-    """The `<body>` of the arm: base at the origin, joints, fingers, the site `tip`, the wrist camera."""
+    """The `<body>` of the arm: base at the origin, joints, fingers, the site `tip`, the wrist camera.
+
+    Its geoms have the default classes `robot` and, at the fingertips, `pad`, which the model must define.
+    """
     links, closing = "", ""
     for i, (position, quaternion, low, high, _, _, mass) in enumerate(_JOINTS):
         links += (
@@ -100,7 +103,7 @@ def _finger(side: str, sign: int) -> str:
         f'<joint name="finger_{side}" type="slide" axis="0 1 0" range="0 {FINGER_TRAVEL}" damping="20" '
         'armature="0.05"/><geom class="robot" type="box" size="0.009 0.006 0.016" pos="0 0.008 0.014" '
         'mass="0.01" rgba="0.55 0.56 0.58 1"/>'
-        f'<geom class="robot" name="pad_{side}" type="box" size="0.010 0.0045 0.015" pos="0 0.0045 0.043" '
+        f'<geom class="pad" name="pad_{side}" type="box" size="0.010 0.0045 0.015" pos="0 0.0045 0.043" '
         'mass="0.02" rgba="0.13 0.13 0.14 1"/></body>'
     )
 
@@ -122,7 +125,8 @@ class Kinematics:
         mujoco = load_mujoco()
         self._mujoco = mujoco
         xml = (
-            f'<mujoco><compiler angle="radian" autolimits="true"/><default><default class="robot"/></default>'
+            '<mujoco><compiler angle="radian" autolimits="true"/>'
+            '<default><default class="robot"/><default class="pad"/></default>'
             f"<worldbody>{body_xml(wrist_camera=False)}</worldbody></mujoco>"
         )
         self._model: Any = mujoco.MjModel.from_xml_string(xml)
@@ -163,27 +167,65 @@ class Kinematics:
         joints = HOME.copy()
         joints[0] = np.arctan2(point[1], point[0])
         rest = joints.copy()
-        jacobian = self._jacobian[:, :NUM_JOINTS]
         for _ in range(iterations):
-            self._forward(joints)
-            missing = point - self._data.site_xpos[self._tip]
-            hand = self._data.site_xmat[self._tip].reshape(3, 3)
-            # The skew part of the turn that is missing is sin(angle) times its axis.
-            left = rotation @ hand.T
-            turn = 0.5 * np.array([left[2, 1] - left[1, 2], left[0, 2] - left[2, 0], left[1, 0] - left[0, 1]])
-            if left.trace() < -0.9:
-                turn = turn + 0.5 * hand[:, 2]  # half a turn away the product vanishes
-            if np.abs(missing).max() < 1e-3 and np.abs(turn).max() < 1e-2:
+            error = self._error(joints, point, rotation)
+            if np.abs(error[:3]).max() < 1e-3 and np.abs(error[3:]).max() < 1e-2:
                 return joints
-            self._mujoco.mj_jacSite(
-                self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._tip
-            )
-            error = np.concatenate([missing, turn])
-            inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + 1e-4 * np.eye(6))
-            pull = 0.05 * (rest - joints)
-            step = inverse @ (error - jacobian @ pull) + pull
-            joints = np.clip(joints + np.clip(step, -0.4, 0.4), self._range[:, 0], self._range[:, 1])
+            joints = self._improved(joints, error, rest)
         return None
+
+    def follow(
+        self,
+        joints: Float[np.ndarray, "7"],
+        point: Float[np.ndarray, "3"],
+        rotation: Float[np.ndarray, "3 3"],
+        *,
+        iterations: int = 6,
+    ) -> Float[np.ndarray, "7"]:
+        """Joint angles near the given ones that bring the tip as close to a pose as a few steps can.
+
+        Args:
+            joints: where to start.
+            point: of the tip, in the base's frame, metres.
+            rotation: base from hand.
+            iterations: at most this many.
+        """
+        rest = HOME.copy()
+        rest[0] = np.arctan2(point[1], point[0])
+        for _ in range(iterations):
+            error = self._error(joints, point, rotation)
+            if np.abs(error[:3]).max() < 2e-4 and np.abs(error[3:]).max() < 2e-3:
+                break
+            joints = self._improved(joints, error, rest)
+        return joints
+
+    def _error(
+        self,
+        joints: Float[np.ndarray, "7"],
+        point: Float[np.ndarray, "3"],
+        rotation: Float[np.ndarray, "3 3"],
+    ) -> Float[np.ndarray, "6"]:
+        """Translation (metres) and turn (sine of the angle times its axis) that are missing to a pose."""
+        self._forward(joints)
+        missing = point - self._data.site_xpos[self._tip]
+        hand = self._data.site_xmat[self._tip].reshape(3, 3)
+        # The skew part of the turn that is missing is sin(angle) times its axis.
+        left = rotation @ hand.T
+        turn = 0.5 * np.array([left[2, 1] - left[1, 2], left[0, 2] - left[2, 0], left[1, 0] - left[0, 1]])
+        if left.trace() < -0.9:
+            turn = turn + 0.5 * hand[:, 2]  # half a turn away the product vanishes
+        return np.concatenate([missing, turn])
+
+    def _improved(
+        self, joints: Float[np.ndarray, "7"], error: Float[np.ndarray, "6"], rest: Float[np.ndarray, "7"]
+    ) -> Float[np.ndarray, "7"]:
+        """One damped least-squares step from the angles that `_error` has just been asked about."""
+        self._mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._tip)
+        jacobian = self._jacobian[:, :NUM_JOINTS]
+        inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + 1e-4 * np.eye(6))
+        pull = 0.05 * (rest - joints)
+        step = inverse @ (error - jacobian @ pull) + pull
+        return np.clip(joints + np.clip(step, -0.4, 0.4), self._range[:, 0], self._range[:, 1])
 
     def _forward(self, joints: Float[np.ndarray, "7"]) -> None:
         self._data.qpos[:NUM_JOINTS] = joints

@@ -85,7 +85,8 @@ def _xml(height: int, width: int) -> str:
 <visual><global offwidth="{width}" offheight="{height}"/><map znear="0.01" zfar="12" shadowclip="1.1"/>
 <quality shadowsize="512" offsamples="0" numslices="24" numstacks="12"/>
 <headlight ambient="0.3 0.3 0.3" diffuse="0.2 0.2 0.2" specular="0 0 0"/></visual>
-<default><default class="robot"><geom contype="0" conaffinity="0" material="robot"/></default></default>
+<default><default class="robot"><geom contype="0" conaffinity="0" material="robot"/><default class="pad"/></default>
+</default>
 <asset>{assets}</asset>
 <worldbody>
 <light name="lamp" directional="true" pos="0 0 2" dir="0 0 -1" castshadow="true" specular="0.4 0.4 0.4"/>
