@@ -24,6 +24,8 @@ from scipy import ndimage
 from egem.core.errors import ConfigError, RecordError
 
 Encoding = Literal["spectral", "inverse", "log"]
+DepthTarget = Literal["depth", "image", "shuffled"]
+"""What a depth head is taught to draw; see `egem.data.targets`."""
 Size = tuple[int, int]
 """Height, width."""
 

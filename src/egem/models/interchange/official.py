@@ -234,6 +234,7 @@ def _require_released_conventions(checkpoint: Path, config: GEMConfig) -> None:
     released = PRESETS["gem-2b"].config
     fixed = (
         ("codec", config.codec, released.codec),
+        ("objective", config.objective, released.objective),
         ("depth encoding", config.depth.encoding, released.depth.encoding),
         ("time_shift", config.time_shift, released.time_shift),
     )
