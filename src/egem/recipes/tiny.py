@@ -1,5 +1,6 @@
 """Recipes of the tiny preset, for two processor cores: the shipped start, the three stages, real frames."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import egem
@@ -11,9 +12,6 @@ START = Path(egem.__file__).parent / "assets" / "tiny_start"
 `tiny_describe`, then `tiny_draw`, then `egem.recipes.tiny_start` made it (docs/reproduction.md): it can describe
 pictures of the tabletop world and draw some depth, and was never asked about space.
 """
-
-_CONNECTOR = {"connector": 1e-3}
-_DEPTH_HEAD = {"connector": 1e-3, "depth_head": 2e-3}
 
 
 def tiny() -> TrainConfig:
@@ -28,24 +26,7 @@ def tiny() -> TrainConfig:
         preset="tiny",
         checkpoint=START,
         stages=(
-            StageConfig(
-                name="connector",
-                learning_rates=_CONNECTOR,
-                steps=20,
-                batch_size=16,
-                max_turns=1,
-                language_weight=0.0,
-                depth_weight=1.0,
-            ),
-            StageConfig(
-                name="depth_head",
-                learning_rates=_DEPTH_HEAD,
-                steps=300,
-                batch_size=12,
-                max_turns=1,
-                language_weight=0.0,
-                depth_weight=1.0,
-            ),
+            *_alignment(head_steps=300, batch_size=12),
             StageConfig(
                 name="joint",
                 learning_rates={"backbone": 8e-4, "connector": 8e-4, "depth_head": 8e-4},
@@ -134,24 +115,7 @@ def tiny_real() -> TrainConfig:
         # Cluttered bins need finer maps than the tabletop: 24 pixels could not hold a delta1 of 0.97 of these frames.
         depth_long_side=48,
         stages=(
-            StageConfig(
-                name="connector",
-                learning_rates=_CONNECTOR,
-                steps=20,
-                batch_size=9,
-                max_turns=1,
-                language_weight=0.0,
-                depth_weight=1.0,
-            ),
-            StageConfig(
-                name="depth_head",
-                learning_rates=_DEPTH_HEAD,
-                steps=100,
-                batch_size=9,
-                max_turns=1,
-                language_weight=0.0,
-                depth_weight=1.0,
-            ),
+            *_alignment(head_steps=100, batch_size=9),
             StageConfig(
                 name="joint",
                 learning_rates={"backbone": 1e-3, "connector": 1e-3, "depth_head": 1e-3},
@@ -168,3 +132,18 @@ def tiny_real() -> TrainConfig:
         workers=1,
         max_bad_fraction=0.0,
     )
+
+
+def _alignment(*, head_steps: int, batch_size: int) -> tuple[StageConfig, StageConfig]:
+    """Stages 1 and 2: the connector, then the depth head with it, learn from a backbone that stands still."""
+    connector = StageConfig(
+        name="connector",
+        learning_rates={"connector": 1e-3},
+        steps=20,
+        batch_size=batch_size,
+        max_turns=1,
+        language_weight=0.0,
+        depth_weight=1.0,
+    )
+    rates = {"connector": 1e-3, "depth_head": 2e-3}
+    return connector, replace(connector, name="depth_head", learning_rates=rates, steps=head_steps)

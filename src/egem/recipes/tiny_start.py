@@ -11,7 +11,6 @@ the start stands in for, need nothing of this.
     python -m egem.recipes.tiny_start --data data/start --checkpoint runs/tiny-draw/model --out OUT
 """
 
-import argparse
 import logging
 import math
 import shutil
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import tyro
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,7 +34,7 @@ from egem.data_engine.skills.describing import GRID
 from egem.models.gem import GEM
 from egem.models.pretrained import load
 from egem.shards import RecordGroups
-from egem.training.host import keep_freed_memory
+from egem.training.host import device_of, keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,9 @@ class ReadOutConfig:
     language_weight: float = 0.3
     cell_weight: float = 0.2
     save_every: int = 1000
+    workers: int = 1
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
     seed: int = 0
 
 
@@ -105,7 +108,8 @@ class ReadOut(nn.Module):
             number = {word: index for index, word in enumerate(words)}
             unknown = [IGNORE_LABEL] * num_tokens
             yield torch.tensor(
-                [[number[cell[part]] for cell in cells] if cells else unknown for cells in found]
+                [[number[cell[part]] for cell in cells] if cells else unknown for cells in found],
+                device=batch.input_ids.device,
             )
 
 
@@ -117,11 +121,12 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
     """
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    model = load(config.checkpoint, dtype=torch.float32).train()
+    device = device_of(config.device)
+    model = load(config.checkpoint, dtype=torch.float32).to(device).train()
     preparer = Preparer.from_checkpoint(config.checkpoint)
     groups = RecordGroups(config.data)
     patch_size = (model.config.depth.long_side // GRID) ** 2
-    read_out = ReadOut(model.backbone.hidden_size, patch_size, cells_of(groups))
+    read_out = ReadOut(model.backbone.hidden_size, patch_size, cells_of(groups)).to(device)
     parameters = [*model.parameters(), *read_out.parameters()]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.95), fused=True)
     generator = torch.Generator().manual_seed(config.seed)
@@ -132,8 +137,9 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
         batch_size=config.batch_size,
         num_steps=config.steps,
         max_turns=config.max_turns,
+        workers=config.workers,
     )
-    for step, batch in enumerate(loaded, start=1):
+    for step, batch in enumerate((batch.to(device) for batch in loaded), start=1):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _factor(step, config)
         hidden = model.backbone(batch)
@@ -214,26 +220,6 @@ def _factor(step: int, config: ReadOutConfig) -> float:
     return rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps)))
 
 
-def main() -> None:
-    """Read the options and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
-    for name in ("checkpoint", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=ReadOutConfig.steps)
-    parser.add_argument("--max-turns", type=int, default=ReadOutConfig.max_turns)
-    options = parser.parse_args()
-    train_with_read_out(
-        ReadOutConfig(
-            data=tuple(options.data),
-            checkpoint=options.checkpoint,
-            out=options.out,
-            steps=options.steps,
-            max_turns=options.max_turns,
-        )
-    )
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main()
+    train_with_read_out(tyro.cli(ReadOutConfig, description=__doc__))
