@@ -56,7 +56,7 @@ class SumsPolicy:
         seed: int | None = None,
     ) -> list[np.ndarray]:
         self.calls += 1
-        self.gate.wait(10)
+        self.gate.wait(60)
         self.batches.append(len(observations))
         self.seeds.append(seed)
         if any(item.instruction == "raise" for item in observations):
@@ -131,12 +131,12 @@ def serving(policy: SumsPolicy, *, rename: dict[str, str] | None = None, **optio
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    assert listening.wait(10)
+    assert listening.wait(60)
     if failed:
         raise failed[0]
     try:
         yield Running(held["server"], f"ws://127.0.0.1:{held['server'].port}")
     finally:
         held["server"].stop()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

@@ -28,6 +28,10 @@ class RenderError(EgemError):
     """No renderer can be had, or a scene cannot be drawn."""
 
 
+class SimulatorError(EgemError):
+    """A simulator in a process of its own failed, died or hung: nothing that a policy did."""
+
+
 class TrainingError(EgemError):
     """Training had to stop: non-finite loss, full disk, too much bad data."""
 

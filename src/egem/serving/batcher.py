@@ -36,7 +36,7 @@ class DepthGuess:
 
     values: Float[np.ndarray, "height width"]
     kind: str
-    """"metric" (metres) or "relative" (inverse depth, 1 = nearest)."""
+    """"metric" (metres) or "inverse_relative" (inverse depth from 0, far, to 1, near)."""
 
 
 @runtime_checkable
