@@ -364,7 +364,7 @@ def test_one_bad_file_among_many_is_put_aside(root: Path) -> None:
     content = good.read_bytes()
     good.write_bytes(content[:-20])
     refused("robovqa", root, r"record 2 \(byte \d+\): the file is truncated, 20 bytes are missing")
-    import_source("robovqa", root, root.parent / "out", ImportOptions(max_bad_fraction=0.2))
+    import_source("robovqa", root, root.parent / "out", ImportOptions(max_error_fraction=0.2))
     assert len(list(iterate_records(root.parent / "out"))) == 2 * 7
     (line,) = (root.parent / "out" / "quarantine.jsonl").read_text().splitlines()
     assert "after row 1" in json.loads(line)["row"]

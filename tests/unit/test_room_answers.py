@@ -25,7 +25,7 @@ from egem.scoring import score
 from egem.shards import iterate_records
 from room_scans import FLOOR_M2, HEIGHT, THINGS, WIDTH, YAWS, scannet, seen
 
-CONFIG = GenerateConfig(wording="published", workers=1)
+CONFIG = GenerateConfig(wording="published")
 CLEAR = 0.002
 PATTERNS = {
     "object_counting": r"How many (.+)\(s\) are in this room\?",

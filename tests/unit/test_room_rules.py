@@ -11,6 +11,7 @@ import pytest
 from egem.cli import main
 from egem.core.errors import ConfigError, RecordError
 from egem.data_engine.ask_room import MAX_LEAD, ask_room
+from egem.data_engine.engine import EngineConfig
 from egem.data_engine.generate import GenerateConfig, generate
 from egem.data_engine.room_questions import FAMILIES, RULES, relative_direction, route_plan
 from egem.data_engine.room_questions import family as family_module
@@ -247,14 +248,15 @@ def test_workers_do_not_change_the_shards(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()  # Other processes know nothing of it.
     hashes = []
     for workers in (1, 2):
-        config = GenerateConfig(workers=workers, num_questions=30)
-        manifest = generate(folder / "in", folder / str(workers), config).manifest
+        engine = EngineConfig(workers=workers, items_per_part=1)
+        config = GenerateConfig(num_questions=30)
+        manifest = generate(folder / "in", folder / str(workers), config, engine).manifest
         hashes.append([shard.sha256 for shard in manifest.shards])
     assert hashes[0] == hashes[1]
 
 
 def test_frames_are_taken_evenly(folder: Path) -> None:
-    generate(folder / "in", folder / "out", GenerateConfig(num_frames=4, workers=1))
+    generate(folder / "in", folder / "out", GenerateConfig(num_frames=4))
     for record in iterate_records(folder / "out"):
         assert record.meta["frames"] == ["0", "3", "6", "9"]
 
@@ -286,9 +288,9 @@ def _spoil(folder: Path, **changes: object) -> Path:
 def test_bad_scenes_say_what_is_wrong(folder: Path, changes: dict, message: str) -> None:
     _spoil(folder, **changes)
     with pytest.raises(RecordError, match=message):
-        generate(folder / "in", folder / "out", GenerateConfig(workers=1))
+        generate(folder / "in", folder / "out")
     assert not (folder / "out").exists()
-    result = generate(folder / "in", folder / "out", GenerateConfig(workers=1, max_bad_fraction=0.4))
+    result = generate(folder / "in", folder / "out", GenerateConfig(max_error_fraction=0.4))
     assert (result.rooms, len(result.quarantine)) == (2, 1)
     assert message.split(";")[0] in (folder / "out" / "quarantine.jsonl").read_text()
 
@@ -297,10 +299,10 @@ def test_truncated_scenes_and_missing_images_are_named(folder: Path) -> None:
     file = folder / "in" / "0" / "room.json"
     file.write_text(file.read_text()[:500])
     with pytest.raises(RecordError, match="not valid JSON"):
-        generate(file, folder / "out", GenerateConfig(workers=1))
+        generate(file, folder / "out")
     (folder / "in" / "2" / "frames" / "003.png").unlink()
     with pytest.raises(RecordError, match=r"003\.png"):
-        generate(folder / "in" / "2", folder / "out", GenerateConfig(workers=1))
+        generate(folder / "in" / "2", folder / "out")
 
 
 def test_folders_without_scenes_say_what_was_looked_for(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_depth_of_another_size_or_unit(folder: Path) -> None:
 def test_bad_lines_of_jsonl_can_be_put_aside(folder: Path) -> None:
     good = json.dumps(row("<image>?", "x", image="a.png"))
     (folder / "rows.jsonl").write_text("\n".join([good, "{broken", good, good]))
-    import_source("llava", folder / "rows.jsonl", folder / "out", ImportOptions(max_bad_fraction=0.25))
+    import_source("llava", folder / "rows.jsonl", folder / "out", ImportOptions(max_error_fraction=0.25))
     assert len(list(iterate_records(folder / "out"))) == 3
     assert "line 2: not valid JSON" in (folder / "out" / "quarantine.jsonl").read_text()
 

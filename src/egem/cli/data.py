@@ -5,8 +5,10 @@ from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from egem.cli import annotate as annotators
 from egem.cli.options import parse
 from egem.core.errors import ConfigError, unknown_name
+from egem.data_engine.engine import EngineConfig
 from egem.data_engine.generate import GenerateConfig
 from egem.data_engine.sources.source import ImportOptions
 from egem.recipes.render import RenderConfig
@@ -32,6 +34,7 @@ class SourceOptions:
     out: Path
     """Folder to write; it must not exist yet."""
     config: OmitArgPrefixes[ImportOptions] = field(default_factory=ImportOptions)
+    engine: OmitArgPrefixes[EngineConfig] = field(default_factory=EngineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class GenerateOptions:
     out: Path
     """Folder to write; it must not exist yet."""
     config: OmitArgPrefixes[GenerateConfig] = field(default_factory=GenerateConfig)
+    engine: OmitArgPrefixes[EngineConfig] = field(default_factory=EngineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,7 @@ def import_(arguments: list[str]) -> None:
     if name not in SOURCES:
         raise unknown_name("source", name, SOURCES)
     options = parse(SourceOptions, f"data import {name}", rest)
-    manifest = import_source(name, options.input, options.out, options.config)
+    manifest = import_source(name, options.input, options.out, options.config, options.engine)
     print(f"{manifest.rows} records of {manifest.groups} groups in {options.out}")
 
 
@@ -105,7 +109,7 @@ def generate(arguments: list[str]) -> None:
     from egem.data_engine.generate import REFUSED
     from egem.data_engine.generate import generate as run
 
-    result = run(options.scenes, options.out, options.config)
+    result = run(options.scenes, options.out, options.config, options.engine)
     print(result.table())
     print(
         f"{result.manifest.rows} records of {result.rooms} scenes in {options.out}; refusals in {REFUSED} there"
@@ -169,6 +173,10 @@ def _latents(arguments: list[str]) -> None:
 
 
 ANNOTATIONS = {
+    "depth": (annotators.depth, "depth of images that have none, with Depth Anything 3 or a model of transformers"),
+    "objects": (annotators.objects, "names of the manipulated thing and of what can be seen"),
+    "masks": (annotators.masks, "masks, boxes and points of named things with SAM 3, and questions about them"),
+    "tracks": (annotators.tracks, "ways of those things through clips, with CoTracker3 or optical flow"),
     "latents": (_latents, "depth latents, so that training needs neither codec nor depth maps"),
 }
 """Kind -> its function and its line in the help."""

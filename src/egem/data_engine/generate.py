@@ -1,30 +1,27 @@
-"""3D scenes on disk to a folder of records, by several processes, with a count of all that was refused.
+"""3D scenes on disk to a folder of records, with a count of all that was refused.
 
-What is asked about a scene depends on `(seed, its id)` alone, so the shards are the same whatever the number of
-workers.
+What is asked about a scene depends on `(seed, its id)` alone.
 """
 
 import json
-import multiprocessing
-import os
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
+from egem.core.config import to_dict
 from egem.core.errors import ConfigError, RecordError
-from egem.core.files import write_atomically
 from egem.data_engine.ask_room import Asked, Wording, ask_room, chosen
+from egem.data_engine.engine import EngineConfig, Job, JobResult, Outcome, run_job
 from egem.data_engine.room_questions import RULES
 from egem.data_engine.sources.room_folders import LAYOUTS, find_rooms
 from egem.data_engine.sources.source import ImportOptions
-from egem.data_engine.statistics import QUARANTINE
-from egem.shards import Manifest, ShardWriter, read_manifest
+from egem.shards import Manifest
+
+SCENES_PER_PART = 16
 
 REFUSED = "refused.json"
 """In the folder of records: {"refused": {family: {rule: count}}, "held_back": {family: count}, "rules": {...}}."""
@@ -47,10 +44,8 @@ class GenerateConfig:
     """Whether a record holds its images' bytes, or the absolute paths of the files (smaller, but not movable)."""
     limit: int | None = None
     """Read no more than this many scenes."""
-    max_bad_fraction: float = 0.0
+    max_error_fraction: float = 0.0
     """Share of scenes that cannot be read and are put aside in quarantine.jsonl; with 0 the first one ends it."""
-    workers: int = 0
-    """Processes; 0 means one per processor."""
 
 
 @dataclass(kw_only=True)
@@ -78,13 +73,50 @@ class Generated:
         return "\n".join(lines)
 
 
-def generate(scenes: Path, out: Path, config: GenerateConfig | None = None) -> Generated:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneFile:
+    """A scene that is to be asked about."""
+
+    file: Path
+    num_bytes: int = 0
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return str(self.file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskScenes:
+    """The step of `generate`: the questions of scenes."""
+
+    config: GenerateConfig
+
+    def __call__(self, scenes: Sequence[SceneFile]) -> Iterator[Outcome]:
+        """One outcome for each scene; a scene that cannot be read is a bad one."""
+        for scene in scenes:
+            try:
+                asked = ask_file(scene.file, self.config)
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001  one scene that a reader trips over is a bad scene
+                yield Outcome(where=scene.where, error=error)
+            else:
+                yield Outcome(where=scene.where, records=asked.records, counts=_counts(asked))
+
+
+def generate(
+    scenes: Path, out: Path, config: GenerateConfig | None = None, engine: EngineConfig | None = None
+) -> Generated:
     """Ask about every 3D scene below a folder and write the records to the folder `out`.
+
+    A killed one goes on where it stopped; the shards are the same whoever makes them.
 
     Args:
         scenes: a folder of scenes, or one scene's file; see `LAYOUTS` for what is understood.
         out: folder to write; must not exist or be empty.
         config: what to ask.
+        engine: who asks.
 
     Raises:
         ConfigError: no scene, a senseless option, an unknown family, or `out` exists.
@@ -93,53 +125,41 @@ def generate(scenes: Path, out: Path, config: GenerateConfig | None = None) -> G
     config = config or GenerateConfig()
     scenes, out = Path(scenes), Path(out)
     _check(scenes, config)
-    files = [file for file, _ in find_rooms(scenes)][: config.limit]
-    asked, refused, held_back = Counter[str](), {}, Counter[str]()
-    quarantine: list[tuple[str, str]] = []
-    with (
-        ShardWriter(out) as writer,
-        tqdm(total=len(files), desc="generate", unit="scene", disable=None) as bar,
-    ):
-        for file, found in _results(files, config):
-            bar.update()
-            if isinstance(found, RecordError):
-                if config.max_bad_fraction == 0:
-                    raise found
-                quarantine.append((str(file), str(found)))
-                continue
-            for record in found.records:
-                writer.add(record)
-                asked[record.skill] += 1
-            for family, rules in found.refused.items():
-                refused.setdefault(family, Counter()).update(rules)
-            held_back.update(found.held_back)
-        if len(quarantine) > config.max_bad_fraction * len(files):
-            raise RecordError(
-                f"{len(quarantine)} of {len(files)} scenes are bad, more than the {config.max_bad_fraction:.1%} "
-                f"allowed; repair them or raise max_bad_fraction. The first: {quarantine[0][1]}"
-            )
-    result = Generated(
-        manifest=read_manifest(out),
-        rooms=len(files) - len(quarantine),
-        asked=asked,
-        refused=refused,
-        held_back=held_back,
-        quarantine=quarantine,
+    files = [SceneFile(file=file) for file, _ in find_rooms(scenes)][: config.limit]
+    stated: dict[str, Any] = to_dict(config)
+    del stated["max_error_fraction"]
+    job = Job(
+        title="generate",
+        unit="scene",
+        step=AskScenes(config=config),
+        description={"generate": str(scenes.absolute()), "options": stated},
+        out=out,
+        items_per_part=SCENES_PER_PART,
+        max_error_fraction=config.max_error_fraction,
+        notes=_notes,
     )
-    _write_notes(out, result)
-    return result
+    manifest, result = run_job(files, job, engine)
+    return Generated(
+        manifest=manifest,
+        rooms=result.items - len(result.errors),
+        asked=Counter(_by_family(result, "asked")),
+        refused=_refused(result),
+        held_back=Counter(_by_family(result, "held_back")),
+        quarantine=list(result.errors),
+    )
 
 
-def ask_file(file: Path, config: GenerateConfig) -> Asked | RecordError:
-    """The records of one scene, or why it cannot be read: what one worker does."""
+def ask_file(file: Path, config: GenerateConfig) -> Asked:
+    """The records of one scene.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
     options = ImportOptions(num_frames=config.num_frames, images=config.images, seed=config.seed)
-    try:
-        ((file, layout),) = find_rooms(file)
-        room = layout.read(file, options)
-        if not room.views:
-            raise RecordError(f"{file}: the scene has no frame with a pose.")
-    except RecordError as error:
-        return error
+    ((file, layout),) = find_rooms(file)
+    room = layout.read(file, options)
+    if not room.views:
+        raise RecordError(f"{file}: the scene has no frame with a pose.")
     rng = np.random.default_rng([config.seed, *room.id.encode()])
     return ask_room(
         room,
@@ -150,21 +170,34 @@ def ask_file(file: Path, config: GenerateConfig) -> Asked | RecordError:
     )
 
 
-def _results(files: list[Path], config: GenerateConfig) -> Iterator[tuple[Path, Asked | RecordError]]:
-    workers = min(config.workers or os.cpu_count() or 1, len(files))
-    if workers <= 1:
-        yield from ((file, ask_file(file, config)) for file in files)
-        return
-    # Spawned, not forked: threads of the caller do not survive a fork. A few ahead, so that memory stays low.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: deque[tuple[Path, Future[Asked | RecordError]]] = deque()
-        for file in files:
-            waiting.append((file, pool.submit(ask_file, file, config)))
-            if len(waiting) > 2 * workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
+def _counts(asked: Asked) -> dict[str, int]:
+    """As flat names: asked/FAMILY, held_back/FAMILY, refused/FAMILY (0) and refused/FAMILY/RULE."""
+    counts: Counter[str] = Counter()
+    for record in asked.records:
+        counts[f"asked/{record.skill}"] += 1
+    for family, number in asked.held_back.items():
+        counts[f"held_back/{family}"] += number
+    for family, rules in asked.refused.items():
+        counts[f"refused/{family}"] += 0
+        for rule, number in rules.items():
+            counts[f"refused/{family}/{rule}"] += number
+    return dict(counts)
+
+
+def _by_family(result: JobResult, kind: str) -> dict[str, int]:
+    found = ((name.split("/"), number) for name, number in result.counts.items())
+    return {words[1]: number for words, number in found if words[0] == kind}
+
+
+def _refused(result: JobResult) -> dict[str, Counter[str]]:
+    found: dict[str, Counter[str]] = {}
+    for name, number in result.counts.items():
+        kind, family, *rule = name.split("/")
+        if kind == "refused":
+            rules = found.setdefault(family, Counter())
+            if rule:
+                rules[rule[0]] = number
+    return found
 
 
 def _check(scenes: Path, config: GenerateConfig) -> None:
@@ -177,19 +210,16 @@ def _check(scenes: Path, config: GenerateConfig) -> None:
             raise ConfigError(f"{option} is {value}; it must be at least 1.")
     if config.limit is not None and config.limit < 1:
         raise ConfigError(f"limit is {config.limit}; it must be at least 1.")
-    if config.workers < 0:
-        raise ConfigError(f"workers is {config.workers}; give 0 or more.")
-    if not 0 <= config.max_bad_fraction < 1:
-        raise ConfigError(f"max_bad_fraction is {config.max_bad_fraction}; give a share from 0 to below 1.")
+    if not 0 <= config.max_error_fraction < 1:
+        raise ConfigError(
+            f"max_error_fraction is {config.max_error_fraction}; give a share from 0 to below 1."
+        )
 
 
-def _write_notes(out: Path, result: Generated) -> None:
+def _notes(_folder: Path, result: JobResult) -> dict[str, bytes]:
     notes = {
-        "refused": {family: dict(rules) for family, rules in result.refused.items()},
-        "held_back": dict(result.held_back),
+        "refused": {family: dict(rules) for family, rules in _refused(result).items()},
+        "held_back": _by_family(result, "held_back"),
         "rules": RULES,
     }
-    write_atomically(out / REFUSED, (json.dumps(notes, indent=2) + "\n").encode())
-    if result.quarantine:
-        lines = [json.dumps({"row": file, "reason": reason}) for file, reason in result.quarantine]
-        write_atomically(out / QUARANTINE, ("\n".join(lines) + "\n").encode())
+    return {REFUSED: (json.dumps(notes, indent=2) + "\n").encode()}

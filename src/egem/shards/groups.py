@@ -133,6 +133,11 @@ class RecordGroups(Sequence[tuple[Record, ...]]):
         shard = int(self._shard[index])
         return shard, index - self.shards[shard].first_group
 
+    @property
+    def group_sizes(self) -> np.ndarray:
+        """Records of each group, int64."""
+        return self._stop - self._start
+
     def groups_by_source(self) -> dict[str, int]:
         """How many groups each source has."""
         counts = np.bincount(self.source, minlength=len(self.sources)).tolist()

@@ -131,11 +131,11 @@ class ShardWriter:
         if self._writer is not None and (full or self._file.tell() > _SHARD_BYTES):
             self._close_shard()
         if self._writer is None:
-            self._file = (self._temporary / _shard_name(len(self._shards))).open("wb")
+            self._file = (self._temporary / shard_name(len(self._shards))).open("wb")
             self._writer = pq.ParquetWriter(
                 self._file,
                 SCHEMA,
-                compression=_COMPRESSION,  # pyright: ignore[reportArgumentType]
+                compression=COMPRESSION,  # pyright: ignore[reportArgumentType]
                 use_dictionary=True,
                 # Above this a column chunk stops sharing equal images; it must hold a whole row group.
                 dictionary_pagesize_limit=_DICTIONARY_BYTES,
@@ -152,7 +152,7 @@ class ShardWriter:
         assert self._writer is not None
         self._writer.close()
         self._file.close()
-        path = self._temporary / _shard_name(len(self._shards))
+        path = self._temporary / shard_name(len(self._shards))
         info = ShardInfo(
             name=path.name, rows=self._shard_rows, num_bytes=path.stat().st_size, sha256=_sha256(path)
         )
@@ -206,7 +206,7 @@ def _leaves(field: pa.Field, path: str) -> list[str]:
     return [path]
 
 
-_COMPRESSION = {
+COMPRESSION = {
     leaf: "none" if leaf in _COMPRESSED_ALREADY else "zstd"
     for field in SCHEMA
     for leaf in _leaves(field, field.name)
@@ -220,7 +220,8 @@ def _stored_bytes(records: list[Record]) -> int:
     return sum(map(len, {file.data for file in files if file is not None and file.data is not None}))
 
 
-def _shard_name(index: int) -> str:
+def shard_name(index: int) -> str:
+    """The file of a folder's shard, numbered from 0."""
     return f"shard-{index:05d}.parquet"
 
 

@@ -14,3 +14,5 @@ class PendingEpisode:
     """File and number, for messages."""
     load: Callable[[], Episode]
     """Raises RecordError with the reason when the episode is bad."""
+    num_bytes: int = 0
+    """Of the content that it holds in memory already."""

@@ -134,6 +134,7 @@ def read_rlds(path: Path, *, source: str, set_name: str = "") -> Iterator[Pendin
                 yield PendingEpisode(
                     where=where,
                     load=partial(parse_episode, data, name, f"{name}/{file.name}/{index:05d}", where),
+                    num_bytes=len(data),
                 )
         except RecordError as error:
             yield PendingEpisode(where=f"{file}, after episode {index + 1}", load=partial(_fail, error))

@@ -8,6 +8,7 @@ or LLaVA rows {"images", "conversations"} of their fine-tuning files.
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     root = folder_of(path)
     above = (files[0].parent, files[0].parent.parent)
     pictures = Pictures([options.media or root, *above], options.images)
-
-    def load(row: Any, place: Place) -> list[Record]:
-        return [_record(fields.mapping(row, place.where), place, pictures)]
-
+    load = partial(_records, pictures=pictures)
     yield from file_rows(files, read_json_rows, load, root=root, source=NAME, licence=LICENCE)
+
+
+def _records(row: Any, place: Place, pictures: Pictures) -> list[Record]:
+    return [_record(fields.mapping(row, place.where), place, pictures)]
 
 
 def _record(row: dict[str, Any], place: Place, pictures: Pictures) -> Record:

@@ -10,7 +10,8 @@ thing is asked for by box or by point, drawn from the seed; at most `--num-quest
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +57,27 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     root = folder_of(path)
     pictures = Pictures([options.media or root, root.parent, root / "coco"], options.images)
     for file in files:
-        tables = _Tables(file)
-
-        def load(image: Any, place: Place, tables: _Tables = tables) -> list[Record]:
-            return _records(image, place, tables, pictures, options)
-
+        tables = _Tables()
+        load = partial(_records, names=tables.names, pictures=pictures, options=options)
         yield from file_rows([file], tables.images, load, root=root, source=NAME, licence=LICENCE)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Names:
+    """What an annotation file calls things."""
+
+    categories: dict[Any, str] = field(default_factory=dict)
+    colors: dict[Any, str] = field(default_factory=dict)
 
 
 class _Tables:
     """One annotation file; it is read when its first image is asked for."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        self.categories: dict[Any, str] = {}
-        self.colors: dict[Any, str] = {}
+    def __init__(self) -> None:
+        self.names = _Names()
 
-    def images(self, file: Path) -> Iterator[Any]:
-        """Images with annotations, in the file's order.
+    def images(self, file: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Images with their annotations, in the file's order.
 
         Raises:
             RecordError: not JSON, or not PACO's.
@@ -85,27 +88,33 @@ class _Tables:
         ]
         if missing:
             raise fields.unknown_schema(content, f"lists {', '.join(missing)}", str(file))
+        by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         try:
             for annotation in content["annotations"]:
-                self.by_image[annotation["image_id"]].append(annotation)
-            self.categories = {c["id"]: _words(c["name"]) for c in content["categories"]}
+                by_image[annotation["image_id"]].append(annotation)
+            self.names.categories = {c["id"]: _words(c["name"]) for c in content["categories"]}
             color_ids = set(content.get("attr_type_to_attr_idxs", {}).get("color", ()))
             attributes = content.get("attributes", ())
-            self.colors = {a["id"]: _words(a["name"]) for a in attributes if a["id"] in color_ids}
+            self.names.colors = {a["id"]: _words(a["name"]) for a in attributes if a["id"] in color_ids}
         except (KeyError, TypeError, AttributeError) as error:
             raise RecordError(
                 f"{file}: not PACO's tables ({error!r}); see the dataset's documentation."
             ) from None
-        return (image for image in content["images"] if _known(image) and image["id"] in self.by_image)
+        images = (image for image in content["images"] if _known(image) and image["id"] in by_image)
+        return ((image, by_image[image["id"]]) for image in images)
 
 
 def _records(
-    image: Any, place: Place, tables: _Tables, pictures: Pictures, options: ImportOptions
+    found: tuple[dict[str, Any], list[dict[str, Any]]],
+    place: Place,
+    names: _Names,
+    pictures: Pictures,
+    options: ImportOptions,
 ) -> list[Record]:
+    image, annotations = found
     where = f"{place.file}, image {image['id']}"
     width, height = fields.number(image, "width", where), fields.number(image, "height", where)
-    annotations = tables.by_image[image["id"]]
-    targets = _targets(image, annotations, tables)
+    targets = _targets(image, annotations, names)
     picture = pictures.read(fields.text(image, "file_name", where), where)
     if (picture.width, picture.height) != (width, height):
         raise RecordError(
@@ -141,7 +150,7 @@ def _records(
     return records
 
 
-def _targets(image: dict[str, Any], annotations: Sequence[dict[str, Any]], tables: _Tables) -> list[_Target]:
+def _targets(image: dict[str, Any], annotations: Sequence[dict[str, Any]], names: _Names) -> list[_Target]:
     open_ended = set(image.get("not_exhaustive_category_ids", ()))
     objects: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     parts: dict[Any, list[dict[str, Any]]] = defaultdict(list)
@@ -153,41 +162,41 @@ def _targets(image: dict[str, Any], annotations: Sequence[dict[str, Any]], table
             parts[annotation["obj_ann_id"]].append(annotation)
     targets = []
     for category, same in objects.items():
-        if category in open_ended or category not in tables.categories:
+        if category in open_ended or category not in names.categories:
             continue
         for annotation in same:
-            name = _name(annotation, same, tables)
+            name = _name(annotation, same, names)
             if name is None:
                 continue
             targets.append(_Target(name=f"the {name}", kind="object", annotation=annotation))
-            targets.extend(_part_targets(name, parts[annotation["id"]], tables))
+            targets.extend(_part_targets(name, parts[annotation["id"]], names))
     return targets
 
 
-def _name(annotation: dict[str, Any], same: Sequence[dict[str, Any]], tables: _Tables) -> str | None:
+def _name(annotation: dict[str, Any], same: Sequence[dict[str, Any]], names: _Names) -> str | None:
     """The category, with the colour that none of the others has where there are others."""
-    category = tables.categories[annotation["category_id"]]
+    category = names.categories[annotation["category_id"]]
     if len(same) == 1:
         return category
     if any(other.get("unknown_color", 0) for other in same):
         return None
     others = {i for other in same if other is not annotation for i in other.get("attribute_ids", ())}
-    own = [i for i in annotation.get("attribute_ids", ()) if i in tables.colors and i not in others]
-    return f"{tables.colors[own[0]]} {category}" if own else None
+    own = [i for i in annotation.get("attribute_ids", ()) if i in names.colors and i not in others]
+    return f"{names.colors[own[0]]} {category}" if own else None
 
 
-def _part_targets(name: str, parts: Sequence[dict[str, Any]], tables: _Tables) -> list[_Target]:
+def _part_targets(name: str, parts: Sequence[dict[str, Any]], names: _Names) -> list[_Target]:
     count: dict[Any, int] = defaultdict(int)
     for part in parts:
         count[part["category_id"]] += 1
     return [
         _Target(
-            name=f"the {tables.categories[part['category_id']].rsplit(':', 1)[1]} of the {name}",
+            name=f"the {names.categories[part['category_id']].rsplit(':', 1)[1]} of the {name}",
             kind="part",
             annotation=part,
         )
         for part in parts
-        if count[part["category_id"]] == 1 and ":" in tables.categories.get(part["category_id"], "")
+        if count[part["category_id"]] == 1 and ":" in names.categories.get(part["category_id"], "")
     ]
 
 

@@ -11,6 +11,7 @@ published outside the hub).
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,15 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     for file in files:
         root = options.media or file.parent
         pictures, masks = Pictures([root], options.images), Pictures([root / "masks", root])
-
-        def load(
-            row: Any, place: Place, pictures: Pictures = pictures, masks: Pictures = masks
-        ) -> list[Record]:
-            row = fields.mapping(row, place.where)
-            if "conversations" in row:
-                return [_conversation(row, place, pictures)]
-            return [_annotation(row, place, pictures, masks)]
-
+        load = partial(_records, pictures=pictures, masks=masks)
         yield from file_rows([file], read_json_rows, load, root=folder_of(path), source=NAME, licence=LICENCE)
+
+
+def _records(row: Any, place: Place, pictures: Pictures, masks: Pictures) -> list[Record]:
+    row = fields.mapping(row, place.where)
+    if "conversations" in row:
+        return [_conversation(row, place, pictures)]
+    return [_annotation(row, place, pictures, masks)]
 
 
 def _annotation(row: dict[str, Any], place: Place, pictures: Pictures, masks: Pictures) -> Record:

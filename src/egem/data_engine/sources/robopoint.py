@@ -6,6 +6,7 @@ The first folder of an image's path says what a row is. Rows without an image ar
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     """
     files = find_files(path, PATTERNS, source=NAME)
     pictures = Pictures([options.media or files[0].parent], options.images)
-
-    def load(row: Any, place: Place) -> list[Record]:
-        return [_record(fields.mapping(row, place.where), place, pictures)]
-
+    load = partial(_records, pictures=pictures)
     yield from file_rows(files, read_json_rows, load, root=folder_of(path), source=NAME, licence=LICENCE)
+
+
+def _records(row: Any, place: Place, pictures: Pictures) -> list[Record]:
+    return [_record(fields.mapping(row, place.where), place, pictures)]
 
 
 def _record(row: dict[str, Any], place: Place, pictures: Pictures) -> Record:

@@ -9,6 +9,7 @@ has 8-bit colour pictures of depth there, which are no depth and are left out, a
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,13 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     files = find_files(path, PATTERNS, source=NAME)
     root = options.media or files[0].parent
     pictures = Pictures([root, root.parent], options.images)
-
-    def load(row: Any, place: Place) -> list[Record]:
-        return _records(fields.mapping(row, place.where), place, pictures, options)
-
+    load = partial(_records, pictures=pictures, options=options)
     yield from file_rows(files, read_json_rows, load, root=folder_of(path), source=NAME, licence=LICENCE)
 
 
-def _records(row: dict[str, Any], place: Place, pictures: Pictures, options: ImportOptions) -> list[Record]:
+def _records(row: Any, place: Place, pictures: Pictures, options: ImportOptions) -> list[Record]:
     where = place.where
+    row = fields.mapping(row, where)
     name = " ".join(fields.text(row, "text", where).split()).rstrip(".")
     picture = pictures.read(fields.text(row, "rgb_path", where), where)
     corners = fields.numbers(row, "bbox", 4, where)

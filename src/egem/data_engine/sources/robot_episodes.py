@@ -90,7 +90,8 @@ def agibot_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
 
 def _rows(found: Iterator[PendingEpisode], source: str, options: ImportOptions) -> Iterator[Row]:
     for number, pending in enumerate(found):
-        yield Row(where=pending.where, load=partial(_load, pending, source, number, options))
+        load = partial(_load, pending, source, number, options)
+        yield Row(where=pending.where, load=load, num_bytes=pending.num_bytes)
 
 
 def _load(pending: PendingEpisode, source: str, number: int, options: ImportOptions) -> list[Record]:

@@ -9,8 +9,8 @@ A thing's box is that of its vertices along the axes of the aligned scan. Frames
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -40,11 +40,13 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     def read(file: Path) -> Iterator[RoomFrame]:
         return iter(evenly_spaced(read_scene(file.parent, file.name.split(".", 1)[0]), options.num_frames))
 
-    def load(frame: Any, place: Place) -> list[Record]:
-        where = f"{place.file.parent}, frame {frame.name}"
-        return frame_records(frame, source=NAME, licence=LICENCE, where=where, options=options)
-
+    load = partial(_records, options=options)
     yield from file_rows(files, read, load, root=folder_of(path), source=NAME, licence=LICENCE)
+
+
+def _records(frame: RoomFrame, place: Place, options: ImportOptions) -> list[Record]:
+    where = f"{place.file.parent}, frame {frame.name}"
+    return frame_records(frame, source=NAME, licence=LICENCE, where=where, options=options)
 
 
 def read_scene(folder: Path, scene: str) -> list[RoomFrame]:

@@ -8,8 +8,8 @@
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,11 +36,13 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     def read(file: Path) -> Iterator[RoomFrame]:
         return iter(evenly_spaced(read_scene(file.parent.parent), options.num_frames))
 
-    def load(frame: Any, place: Place) -> list[Record]:
-        where = f"{place.file.parent.parent}, {frame.name}"
-        return frame_records(frame, source=NAME, licence=LICENCE, where=where, options=options)
-
+    load = partial(_records, options=options)
     yield from file_rows(files, read, load, root=folder_of(path), source=NAME, licence=LICENCE)
+
+
+def _records(frame: RoomFrame, place: Place, options: ImportOptions) -> list[Record]:
+    where = f"{place.file.parent.parent}, {frame.name}"
+    return frame_records(frame, source=NAME, licence=LICENCE, where=where, options=options)
 
 
 def read_scene(folder: Path) -> list[RoomFrame]:

@@ -42,7 +42,7 @@ class ImportOptions:
     """Whether a record holds its image's bytes, or the absolute path of the file (smaller, but not movable)."""
     limit: int | None = None
     """Read no more than this many rows."""
-    max_bad_fraction: float = 0.0
+    max_error_fraction: float = 0.0
     """Share of bad rows that are put aside in quarantine.jsonl; with 0 the first one stops the import."""
 
 
@@ -54,6 +54,8 @@ class Row:
     """File and row, for messages."""
     load: Callable[[], list[Record]]
     """Raises RecordError with the reason when the row is bad."""
+    num_bytes: int = 0
+    """Of the content that it holds in memory already."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,9 +128,20 @@ def file_rows(
         try:
             for index, value in enumerate(read(file)):
                 place = Place(source=source, licence=licence, file=file, name=name, index=index)
-                yield Row(where=place.where, load=partial(_loaded, value, place, load))
+                yield Row(
+                    where=place.where, load=partial(_loaded, value, place, load), num_bytes=_num_bytes(value)
+                )
         except RecordError as error:
             yield Row(where=f"{file}, after row {index + 1}", load=partial(_fail, error))
+
+
+def _num_bytes(value: Any) -> int:
+    """Of binary content: a record of a TFRecord, the pictures in a row of Parquet."""
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_num_bytes, value.values()))
+    return sum(map(_num_bytes, value)) if isinstance(value, list) else 0
 
 
 def _loaded(value: Any, place: Place, load: Callable[[Any, Place], list[Record]]) -> list[Record]:

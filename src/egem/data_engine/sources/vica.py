@@ -5,6 +5,7 @@ A task is a skill. The videos are not part of the release; `--media` names their
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     files = find_files(path, PATTERNS, source=NAME)
     root = folder_of(path)
     reader = VideoQuestions(options, [options.media or root, root, files[0].parent.parent])
-
-    def load(row: Any, place: Place) -> list[Record]:
-        return [reader.load(row, place, place.file.stem)]
-
+    load = partial(_records, reader=reader)
     yield from file_rows(files, read_json_rows, load, root=root, source=NAME, licence=LICENCE)
+
+
+def _records(row: Any, place: Place, reader: VideoQuestions) -> list[Record]:
+    return [reader.load(row, place, place.file.stem)]

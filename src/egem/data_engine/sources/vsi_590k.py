@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     files = find_files(path, PATTERNS, source=NAME)
     root = folder_of(path)
     reader = VideoQuestions(options, [options.media or root, root])
-
-    def load(row: Any, place: Place) -> list[Record]:
-        skill = fields.text(fields.mapping(row, place.where), "question_type", place.where)
-        return [reader.load(row, place, skill)]
-
+    load = partial(_records, reader=reader)
     yield from file_rows(files, read_json_rows, load, root=root, source=NAME, licence=LICENCE)
+
+
+def _records(row: Any, place: Place, reader: VideoQuestions) -> list[Record]:
+    skill = fields.text(fields.mapping(row, place.where), "question_type", place.where)
+    return [reader.load(row, place, skill)]
