@@ -12,7 +12,7 @@ from egem.worlds.tabletop.renderer import load_mujoco
 from egem.worlds.tabletop.room import MAX_SLABS, Room, draw_room
 
 _FRONT: Final = (0.62, 0.0, 0.56)
-_LOOKS_AT: Final = (-0.03, 0.0, 0.02)
+_LOOKS_AT: Final = (-0.09, 0.0, 0.02)
 _WRIST: Final = (0.075, 0.0, 0.018)
 _PLAIN_SEED: Final = 3
 
@@ -65,7 +65,7 @@ def draw_scenery(rng: np.random.Generator | None, colors: set[str]) -> Scenery:
     front = View(
         position=position,
         rotation=looking_at(position, target, 0.0),
-        fovy=41.0 + jitter * float(rng.normal()),
+        fovy=43.0 + jitter * float(rng.normal()),
     )
     tilt = np.radians(12.0 + jitter * float(rng.normal()))
     right, up, forward = (

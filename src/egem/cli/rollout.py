@@ -1,0 +1,68 @@
+"""`egem rollout`: a policy, the scripted expert or recorded actions in a simulated environment."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from egem.cli.options import parse
+from egem.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from egem.policy import Policy
+
+
+def rollout(arguments: list[str]) -> None:
+    """Play episodes and count successes."""
+    from egem.rollout.run import RolloutConfig
+    from egem.rollout.run import rollout as play_all
+    from egem.rollout.summary import table
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Play episodes in a simulated environment: success of each task with its 95 % interval, films, recordings.
+
+        `egem rollout expert --record data/demos` makes demonstrations; `egem rollout CHECKPOINT` measures a policy;
+        `egem rollout --replay data/demos` checks that recorded actions do what they did.
+        """
+
+        actor: Positional[str] = ""
+        """A checkpoint folder, or `expert`, or `random`; nothing with --policy or --replay."""
+        policy: str | None = None
+        """Address of a served policy, ws://host:port; its token is read from EGEM_TOKEN."""
+        device: str = "auto"
+        """Where a checkpoint computes."""
+        config: OmitArgPrefixes[RolloutConfig] = field(default_factory=RolloutConfig)
+
+    options = parse(Options, "rollout", arguments)
+    given = [bool(options.actor), options.policy is not None, options.config.replay is not None]
+    if sum(given) != 1:
+        raise ConfigError(
+            "say whose actions are to be played: one of CHECKPOINT, expert, random, --policy ws://host:port, "
+            "or --replay DATASET."
+        )
+    actor, policy = _actor(options.actor, options.policy, options.device)
+    summary = play_all(options.config, actor, policy)
+    if summary.note:
+        print(summary.note)
+    print(table(summary))
+    if summary.episodes_per_minute is not None:
+        print(f"{summary.episodes_per_minute:.1f} episodes a minute; stored in {options.config.out}")
+
+
+def _actor(name: str, address: str | None, device: str) -> "tuple[str, Policy | None]":
+    if address is not None:
+        from egem.remote_policy import RemotePolicy
+
+        return address, RemotePolicy(address, token=os.environ.get("EGEM_TOKEN") or None)
+    if name in ("expert", "random", ""):
+        return name or "replay", None
+    import torch
+
+    from egem.models.vla_policy import CheckpointPolicy
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return name, CheckpointPolicy.from_checkpoint(Path(name), device=device)

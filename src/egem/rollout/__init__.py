@@ -1,0 +1,1 @@
+"""Playing episodes: a policy, a scripted expert or recorded actions in a simulated environment, counted and kept."""

@@ -1,0 +1,160 @@
+"""One episode: an environment, and whatever chooses its actions."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from egem.core.errors import ProtocolError, SimulatorError
+from egem.environments.environment import Environment, EnvironmentInfo
+from egem.policy import Observation
+from egem.rollout.film import write_film
+from egem.rollout.recording import Recorder
+
+Actor = Literal["policy", "expert", "replay"]
+Ask = Callable[[Observation, int], Float[np.ndarray, "horizon action"]]
+"""An observation, and the number of the chunk in the episode, to a chunk of actions."""
+
+STATUSES: Final = ("success", "failure", "crash")
+"""A crash is the simulator's; it says nothing about the policy and is kept out of the success rate."""
+
+_FILM_EVERY: Final = 2
+"""Steps between two frames of a film."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """An episode to be played."""
+
+    task: str
+    seed: int
+    """Of the scene."""
+    actor: Actor
+    execute: int | None = None
+    """Actions of a chunk that are carried out before the policy looks again; None: all."""
+    noise: float = 0.0
+    """Of the expert's executed actions: standard deviation as a share of each limit; what is recorded stays clean."""
+    actions: Float[np.ndarray, "step action"] | None = None
+    """To be replayed."""
+    film: str | None = None
+    """File for a film."""
+    record: str | None = None
+    """File for a recording; written if the episode succeeds."""
+
+    @property
+    def id(self) -> str:
+        """Task and seed."""
+        return f"{self.task}/{self.seed}"
+
+
+def play(environment: Environment, job: Job, ask: Ask) -> dict[str, Any]:
+    """Play one episode.
+
+    Returns:
+        A journal's entry: id, task, seed, instruction, status, steps, for a failure its stage and detail, seconds of
+        simulation and of waiting for actions, for an expert the sub-tasks as (text, first step, step after the last).
+
+    Raises:
+        ConfigError: the task is unknown or has no expert.
+    """
+    entry: dict[str, Any] = {"id": job.id, "task": job.task, "seed": job.seed}
+    began, steps, actor = time.perf_counter(), 0, None
+    try:
+        start = environment.reset(job.task, job.seed)
+        entry["instruction"] = start.observation.instruction
+        actor = _Actor(environment, job, ask, start.observation)
+        recorder = Recorder(environment) if job.record else None
+        film = [start.observation] if job.film else []
+        success = False
+        while steps < start.max_steps:
+            if recorder is not None:
+                recorder.look()
+            chosen = actor.next()
+            if chosen is None:
+                break
+            executed, wanted = chosen
+            if recorder is not None:
+                recorder.add(wanted)
+            progress = environment.step(executed)
+            steps += 1
+            if job.film and steps % _FILM_EVERY == 0:
+                film.append(environment.observe())
+            success = progress.success
+            if progress.over:
+                break
+        entry["status"] = "success" if success else "failure"
+        if not success:
+            failure = environment.failure()
+            entry |= {"stage": failure.stage, "detail": failure.detail}
+        entry["subtasks"] = actor.subtasks(steps)
+        if job.film:
+            write_film(job.film, [*film, environment.observe()], environment.info.control_hz / _FILM_EVERY)
+        if recorder is not None and job.record and success:
+            recorder.write(job.record)
+    except SimulatorError as error:
+        entry |= {"status": "crash", "detail": str(error)}
+    except ProtocolError as error:  # actions that cannot be carried out are the policy's failure
+        entry |= {"status": "failure", "stage": "other", "detail": str(error)}
+    waited = actor.seconds if actor is not None else 0.0
+    entry |= {
+        "steps": steps,
+        "seconds": round(time.perf_counter() - began - waited, 3),
+        "waited": round(waited, 3),
+    }
+    return entry
+
+
+class _Actor:
+    """Gives the executed and the wanted action of each step."""
+
+    def __init__(self, environment: Environment, job: Job, ask: Ask, first: Observation) -> None:
+        self.environment, self.job, self.ask = environment, job, ask
+        self.seconds = 0.0
+        self._names: list[str] = []
+        self._rng = np.random.default_rng([job.seed, 2])
+        info = environment.info
+        if job.actor == "expert":
+            self._stream = self._expert(info)
+        elif job.actor == "replay":
+            self._stream = ((a, a) for a in ([] if job.actions is None else job.actions))
+        else:
+            self._stream = self._policy(first)
+
+    def next(self) -> tuple[Float[np.ndarray, "action"], Float[np.ndarray, "action"]] | None:
+        began = time.perf_counter()
+        chosen = next(self._stream, None)
+        self.seconds += time.perf_counter() - began
+        return chosen
+
+    def subtasks(self, steps: int) -> list[tuple[str, int, int]]:
+        """Stretches of equal names."""
+        names = self._names[:steps]
+        edges = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
+        return [(names[a], a, b) for a, b in pairwise(edges) if b > a]
+
+    def _expert(self, info: EnvironmentInfo) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        low, high = np.array(info.action_low), np.array(info.action_high)
+        for move in self.environment.expert(self.job.seed):
+            self._names.append(move.subtask)
+            # As the recording will hold it, so that a replay repeats it exactly.
+            wanted = np.clip(move.action, low, high).astype(np.float32)
+            if not self.job.noise:
+                yield wanted, wanted
+                continue
+            moved = wanted + self._rng.normal(0, 1, len(wanted)) * self.job.noise * high
+            kept = list(info.action_space.gripper_dims)
+            moved[kept] = wanted[kept]
+            yield np.clip(moved, low, high).astype(np.float32), wanted
+
+    def _policy(self, observation: Observation) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        number = 0
+        while True:
+            chunk = self.ask(observation, number)
+            if self.job.execute is not None:
+                chunk = chunk[: self.job.execute]
+            yield from ((action, action) for action in chunk)
+            observation, number = self.environment.observe(), number + 1
