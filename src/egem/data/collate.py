@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from egem.batch import IGNORE_LABEL, Batch, DepthMap, DepthTargets, Sample
+from egem.batch import IGNORE_LABEL, ActionTargets, Batch, DepthMap, DepthTargets, Sample
 from egem.data.packing import fill_rows
 
 
@@ -56,6 +56,20 @@ def collate(
         image_grid=torch.cat([sample.image_grid for sample in samples]),
         depth=_depth_targets(samples, depth_placeholder),
         row_images=tuple(sum(len(samples[n].image_grid) for n in members) for members in rows),
+        actions=_action_targets(samples),
+    )
+
+
+def _action_targets(samples: Sequence[Sample]) -> ActionTargets | None:
+    found = [sample.action for sample in samples if sample.action is not None]
+    if not found:
+        return None
+    if len(found) != len(samples):
+        raise ValueError("a batch with actions needs them in all samples.")
+    return ActionTargets(
+        state=torch.stack([action.state for action in found]),
+        actions=torch.stack([action.actions for action in found]),
+        valid=torch.stack([action.valid for action in found]),
     )
 
 

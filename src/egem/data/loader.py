@@ -1,28 +1,33 @@
 """Batches for training: prepared by worker processes ahead of the step that needs them.
 
-The batch of a step is a function of (seed, step) and the data alone, whatever the number of workers. A group
-that cannot be read is left out of its batch, logged, and written to `quarantine.jsonl` with the reason;
-nothing takes its place. Too many of them stop the run.
+The batch of a step is a function of (seed, step) and the data alone, whatever the number of workers. A group (or
+window of an episode) that cannot be read is left out of its batch, logged, and written to `quarantine.jsonl` with the
+reason; nothing takes its place. Too many of them stop the run.
 """
 
 import json
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch.utils.data import DataLoader, Dataset
 
-from egem.batch import Batch, DepthTargets, Sample
+from egem.batch import Batch, DepthMap, DepthTargets, Sample
 from egem.core.errors import RecordError
 from egem.data.collate import collate
+from egem.data.depth import DepthTarget
 from egem.data.latents import DepthLatents
 from egem.data.order import Order
 from egem.data.prepare import Preparer
-from egem.records import IMAGE_MARK, Message
+from egem.data.targets import check_target, donors, pictures_in_place
+from egem.media import decode_image
+from egem.records import IMAGE_MARK, Message, Record
 from egem.shards import RecordGroups
 
 logger = logging.getLogger(__name__)
@@ -35,6 +40,36 @@ _GRACE = 100
 class _BadGroup:
     group: int
     reason: str
+
+
+@runtime_checkable
+class SampleSource(Protocol):
+    """What batches are made of: samples by number."""
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """One sample.
+
+        Args:
+            index: which; an order says how many there are.
+            rng: for random choices about this place in the order.
+
+        Raises:
+            RecordError: it cannot be read; it is left out of its batch and counted.
+        """
+        ...
+
+    def idle(self) -> Sample:
+        """What no loss counts, for a batch of which nothing could be read: every rank must take every step."""
+        ...
+
+    def placeholder(self) -> DepthTargets:
+        """The map of weight 0 that stands in where a batch has no depth."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """Input id of padding."""
+        ...
 
 
 def batches(
@@ -51,39 +86,88 @@ def batches(
     max_bad_fraction: float = 0.01,
     with_depth: bool = True,
     latents: DepthLatents | None = None,
+    target: DepthTarget = "depth",
+    target_seed: int = 0,
     quarantine: Path | None = None,
 ) -> Iterator[Batch]:
-    """The batches of steps `start_step` to `start_step + num_steps - 1`.
+    """The batches of steps `start_step` to `start_step + num_steps - 1`, of records.
 
     Args:
         groups: the data.
         preparer: of the checkpoint that is trained.
         order: of `len(groups)` groups (or this process's share of it).
+        batch_size: see `batches_of`, also for what is not named here.
+        start_step: likewise.
+        num_steps: likewise.
+        workers: likewise.
+        max_turns: question-answer turns a sample, chosen and ordered anew each time a group comes up.
+        row_tokens: see `batches_of`.
+        max_bad_fraction: likewise.
+        with_depth: encode depth maps; without, every batch has the placeholder.
+        latents: take these instead of encoding depth maps, which then are not even read.
+        target: what to draw: depth, or a control (see `egem.data.targets`).
+        target_seed: of which group gets which other group's depth, for the target `shuffled`.
+        quarantine: see `batches_of`.
+
+    Raises:
+        ConfigError: the checkpoint cannot be taught the target.
+        RecordError: too many groups cannot be read; names the last reason.
+    """
+    # Stored latents are of depth.
+    latents = latents if with_depth and target != "image" else None
+    if with_depth:
+        check_target(target, preparer.depth)
+    source = RecordSamples(
+        groups=groups.for_training(with_depth=with_depth and latents is None),
+        preparer=preparer,
+        max_turns=max_turns,
+        with_depth=with_depth,
+        latents=latents,
+        target=target,
+        donors=donors(len(groups), seed=target_seed) if with_depth and target == "shuffled" else None,
+    )
+    return batches_of(
+        source,
+        order,
+        batch_size=batch_size,
+        start_step=start_step,
+        num_steps=num_steps,
+        workers=workers,
+        row_tokens=row_tokens,
+        max_bad_fraction=max_bad_fraction,
+        quarantine=quarantine,
+    )
+
+
+def batches_of(
+    source: SampleSource,
+    order: Order,
+    *,
+    batch_size: int,
+    start_step: int = 0,
+    num_steps: int,
+    workers: int = 1,
+    row_tokens: int | None = None,
+    max_bad_fraction: float = 0.01,
+    quarantine: Path | None = None,
+) -> Iterator[Batch]:
+    """The batches of steps `start_step` to `start_step + num_steps - 1`.
+
+    Args:
+        source: of samples.
+        order: of its samples (or this process's share of it).
         batch_size: samples a batch.
         start_step: 0, or where a run goes on.
         num_steps: how many batches.
         workers: processes that prepare batches ahead; 0 prepares in this one.
-        max_turns: question-answer turns a sample, chosen and ordered anew each time a group comes up.
         row_tokens: pack the samples of a batch into rows of about so many tokens, see `collate`.
-        max_bad_fraction: share of unreadable groups above which to stop.
-        with_depth: encode depth maps; without, every batch has the placeholder.
-        latents: take these instead of encoding depth maps, which then are not even read.
-        quarantine: JSON lines file to which bad groups are added.
+        max_bad_fraction: share of unreadable samples above which to stop.
+        quarantine: JSON lines file to which bad samples are added.
 
     Raises:
-        RecordError: too many groups cannot be read; names the last reason.
+        RecordError: too many samples cannot be read; names the last reason.
     """
-    latents = latents if with_depth else None
-    task = _Steps(
-        groups=groups.for_training(with_depth=with_depth and latents is None),
-        preparer=preparer,
-        order=order,
-        batch_size=batch_size,
-        max_turns=max_turns,
-        row_tokens=row_tokens,
-        with_depth=with_depth,
-        latents=latents,
-    )
+    task = _Steps(source=source, order=order, batch_size=batch_size, row_tokens=row_tokens)
     loader = DataLoader(
         task,
         batch_size=None,
@@ -113,42 +197,79 @@ def batches(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
-    """Step number to batch; what the workers run."""
+class RecordSamples:
+    """Groups of records as samples; see `batches`."""
 
     groups: RecordGroups
     preparer: Preparer
-    order: Order
-    batch_size: int
     max_turns: int | None
-    row_tokens: int | None
     with_depth: bool
     latents: DepthLatents | None
+    target: DepthTarget = "depth"
+    donors: Int[np.ndarray, "group"] | None = None
+    """For each group, the one whose depth it gets."""
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """See `SampleSource`."""
+        records = self.groups[index]
+        return self.preparer.sample(
+            records,
+            max_turns=self.max_turns,
+            with_depth=self.with_depth,
+            depth_maps=self._depth_maps(index, records),
+            rng=rng,
+        )
+
+    def _depth_maps(self, index: int, records: Sequence[Record]) -> Sequence[DepthMap] | None:
+        """What to draw in place of the group's own depth maps; None leaves those to the preparer."""
+        giver = index if self.donors is None else int(self.donors[index])
+        if self.latents is not None:
+            return self.latents[giver]
+        if self.target == "depth" or not self.with_depth:
+            return None
+        records = records if giver == index else self.groups[giver]
+        first = records[0]
+        images = [decode_image(file, where=f"record '{first.id}'") for file in first.images]
+        maps = self.preparer.depth_maps(records, [image.shape[:2] for image in images])
+        return pictures_in_place(maps, images) if self.target == "image" else maps
+
+    def idle(self) -> Sample:
+        """See `SampleSource`."""
+        return idle_sample(self.preparer)
+
+    def placeholder(self) -> DepthTargets:
+        """See `SampleSource`."""
+        return depth_placeholder(self.preparer) if self.latents is None else self.latents.placeholder()
+
+    @property
+    def pad_id(self) -> int:
+        """See `SampleSource`."""
+        return self.preparer.tokenizer.pad_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
+    """Step number to batch; what the workers run."""
+
+    source: SampleSource
+    order: Order
+    batch_size: int
+    row_tokens: int | None
 
     def __getitem__(self, step: int) -> tuple[Batch, tuple[_BadGroup, ...]]:
         samples: list[Sample] = []
         failed: list[_BadGroup] = []
         for row, group in enumerate(self.order.groups(step, self.batch_size)):
-            rng = self.order.rng(step, self.batch_size, row)
             try:
-                sample = self.preparer.sample(
-                    self.groups[group],
-                    max_turns=self.max_turns,
-                    with_depth=self.with_depth,
-                    depth_maps=None if self.latents is None else self.latents[group],
-                    rng=rng,
-                )
+                sample = self.source.sample(group, self.order.rng(step, self.batch_size, row))
             except RecordError as error:
                 failed.append(_BadGroup(group, str(error)))
             else:
                 samples.append(sample)
-        if not samples:
-            samples = [_idle(self.preparer)]
-        placeholder = depth_placeholder(self.preparer) if self.latents is None else self.latents.placeholder()
         batch = collate(
-            samples,
-            pad_id=self.preparer.tokenizer.pad_id,
-            depth_placeholder=placeholder,
+            samples or [self.source.idle()],
+            pad_id=self.source.pad_id,
+            depth_placeholder=self.source.placeholder(),
             row_tokens=self.row_tokens,
         )
         return batch, tuple(failed)
@@ -165,7 +286,7 @@ def depth_placeholder(preparer: Preparer) -> DepthTargets:
     )
 
 
-def _idle(preparer: Preparer) -> Sample:
+def idle_sample(preparer: Preparer) -> Sample:
     """What no loss counts, for a step of which nothing could be read: every rank must take every step."""
     grey = np.full((1, 1, 3), 128, np.uint8)
     return preparer.prompt([Message(role="user", content=IMAGE_MARK)], [grey])

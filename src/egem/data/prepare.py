@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from egem.batch import IGNORE_LABEL, DepthMap, Sample
 from egem.core.config import from_dict
@@ -171,20 +171,34 @@ class Preparer:
                     f"{width} x {height}; they must be of one size."
                 )
             check_depth(depth, file.kind, where=f"{where}, depth map {index}", unit_m=file.unit_m)
-            image_size = smart_resize(*image_sizes[index], self.images)
-            size = target_size(*image_size, self.depth)
-            encoded = encode(depth, size, self.depth, image_size=image_size)
-            if not encoded.valid.any():
-                self._count("depth map without a reading", where)
-                continue
-            maps.append(
-                DepthMap(
-                    image_index=index,
-                    pixels=torch.from_numpy(encoded.pixels),
-                    valid=torch.from_numpy(encoded.valid),
-                )
-            )
+            made = self.depth_map(depth, index, where=where)
+            if made is not None:
+                maps.append(made)
         return tuple(maps)
+
+    def depth_map(
+        self, depth: Float[np.ndarray, "height width"], image_index: int, *, where: str
+    ) -> DepthMap | None:
+        """One depth map as the depth codec sees it; None, counted, where it has no reading.
+
+        Args:
+            depth: metres, 0 = no reading, of its image's size as stored.
+            image_index: which image of the sample it belongs to.
+            where: what it belongs to, for the message.
+
+        Raises:
+            RecordError: negative or non-finite values.
+        """
+        image_size = smart_resize(*depth.shape, self.images)
+        encoded = encode(depth, target_size(*image_size, self.depth), self.depth, image_size=image_size)
+        if not encoded.valid.any():
+            self._count("depth map without a reading", where)
+            return None
+        return DepthMap(
+            image_index=image_index,
+            pixels=torch.from_numpy(encoded.pixels),
+            valid=torch.from_numpy(encoded.valid),
+        )
 
     def prompt(
         self,

@@ -1,5 +1,6 @@
 """Columns of LeRobot's Parquet files as arrays, and the images in them as bytes."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,56 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(path).read(columns, use_threads=False)
     except _ERRORS as error:
         raise _unreadable(path, error) from error
+
+
+class EpisodeRows:
+    """Rows of one episode out of data files that hold many; only the row groups that have some of them are read.
+
+    The last few files and row groups stay open: files written at once, whose rows are one group, are read once.
+    """
+
+    def __init__(self, *, open_files: int = 32, kept_groups: int = 4) -> None:
+        self._file = functools.lru_cache(maxsize=open_files)(_opened)
+        self._groups = functools.lru_cache(maxsize=kept_groups)(self._read)
+
+    def read(self, path: Path, episode: int) -> pa.Table:
+        """The rows whose `episode_index` is that; the whole file where it has no such column.
+
+        Raises:
+            RecordError: truncated or damaged.
+        """
+        try:
+            file, bounds = self._file(path)
+            if bounds is None:
+                return self._groups(path, 0, file.num_row_groups)
+            found = np.flatnonzero((bounds[:, 0] <= episode) & (episode <= bounds[:, 1]))
+            if found.size == 0:
+                return file.schema_arrow.empty_table()
+            table = self._groups(path, int(found[0]), int(found[-1]) + 1)
+        except _ERRORS as error:
+            raise _unreadable(path, error) from error
+        return table.filter(pa.array(numbers(table, "episode_index") == episode))
+
+    def _read(self, path: Path, first: int, end: int) -> pa.Table:
+        return self._file(path)[0].read_row_groups(list(range(first, end)), use_threads=False)
+
+    def __reduce__(self) -> tuple[type["EpisodeRows"], tuple[()]]:
+        return EpisodeRows, ()
+
+
+def _opened(path: Path) -> tuple[pq.ParquetFile, np.ndarray | None]:
+    """A file, and the least and greatest episode of each row group."""
+    file = pq.ParquetFile(path)
+    if "episode_index" not in file.schema_arrow.names:
+        return file, None
+    meta = file.metadata
+    leaf = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == "episode_index")
+    bounds = np.zeros((file.num_row_groups, 2), np.int64)
+    for group in range(file.num_row_groups):
+        statistics = meta.row_group(group).column(leaf).statistics
+        known = statistics is not None and statistics.has_min_max
+        bounds[group] = (statistics.min, statistics.max) if known else (0, np.iinfo(np.int64).max)
+    return file, bounds
 
 
 def _unreadable(path: Path, error: BaseException) -> RecordError:

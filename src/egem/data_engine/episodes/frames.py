@@ -1,7 +1,10 @@
 """Frames of an episode as files hold them: encoded one by one, inside Parquet or HDF5, or in a video."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -97,6 +100,44 @@ class EncodedDepth:
         ]
 
 
+class OpenVideos:
+    """Video files kept open between reads: finding one's key frames anew costs more than decoding a frame.
+
+    Args:
+        num: how many.
+    """
+
+    def __init__(self, num: int = 8) -> None:
+        self.num = num
+        self._forget()
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[av.container.InputContainer]:
+        """An open file; one in which something failed is not used again."""
+        if self._process != os.getpid():
+            # A forked process shares the place in the file with its parent, who goes on reading.
+            self._forget()
+        container = self._containers.pop(path, None)
+        if container is None:
+            container = av.open(str(path))
+            container.streams.video[0].codec_context.thread_count = 1
+        try:
+            yield container
+        except BaseException:
+            container.close()
+            raise
+        self._containers[path] = container
+        if len(self._containers) > self.num:
+            self._containers.popitem(last=False)[1].close()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._containers: OrderedDict[Path, av.container.InputContainer] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type["OpenVideos"], tuple[int]]:
+        return OpenVideos, (self.num,)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoFrames:
     """A stretch of a video: frame i is the one shown at `start + i / fps` seconds."""
@@ -106,6 +147,8 @@ class VideoFrames:
     fps: float
     start: float = 0.0
     """Seconds into the file where the episode begins."""
+    videos: OpenVideos = field(default_factory=lambda: OpenVideos(0), compare=False)
+    """Of the dataset, which keeps files open; by default they are opened anew each time."""
 
     def __len__(self) -> int:
         return self.num
@@ -124,7 +167,7 @@ class VideoFrames:
             raise RecordError(f"video {self.path}: no frame {outside[0]} in an episode of {self.num} steps.")
         found: dict[int, np.ndarray] = {}
         try:
-            with av.open(str(self.path)) as container:
+            with self.videos.open(self.path) as container:
                 self._decode(container, sorted(set(indices)), found)
         except (av.error.FFmpegError, IndexError) as error:
             raise RecordError(
@@ -143,7 +186,6 @@ class VideoFrames:
     ) -> None:
         """Decode forwards, seeking over gaps; the nearest frame within half a step is taken."""
         stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
         base = stream.time_base
         if base is None:
             return

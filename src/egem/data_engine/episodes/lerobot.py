@@ -10,7 +10,10 @@ an episode (also with `dense_` or `sparse_` before; last frames inclusive), AgiB
 `subtask_index` with meta/subtasks.parquet, or a task that changes within the episode.
 """
 
+import functools
+import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +23,16 @@ import numpy as np
 import pyarrow as pa
 
 from egem.core.errors import ConfigError, RecordError
-from egem.data_engine.episodes.columns import Cells, joined, matrix, numbers, read_schema, read_table
-from egem.data_engine.episodes.frames import EncodedDepth, EncodedFrames, VideoFrames
+from egem.data_engine.episodes.columns import (
+    Cells,
+    EpisodeRows,
+    joined,
+    matrix,
+    numbers,
+    read_schema,
+    read_table,
+)
+from egem.data_engine.episodes.frames import EncodedDepth, EncodedFrames, OpenVideos, VideoFrames
 from egem.data_engine.formats.json_rows import read_json_object, read_json_rows
 from egem.data_engine.sources.layout import contents
 from egem.episodes import ActionSpace, CameraStream, DepthFrames, Episode, Frames, Subtask, check
@@ -80,7 +91,7 @@ class LeRobotDataset:
         self._tasks = self._names("tasks", "task")
         self._subtasks = self._names("subtasks", "subtask")
         self._rows = sorted(self._episode_rows(), key=lambda row: row["episode_index"])
-        self._opened: tuple[Path, pa.Table] | None = None
+        self._data_files, self._videos = EpisodeRows(), OpenVideos()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -94,6 +105,27 @@ class LeRobotDataset:
         return tuple(
             k for k, f in self.features.items() if f["dtype"] in ("video", "image") and not _is_depth(f)
         )
+
+    @property
+    def name(self) -> str:
+        """For messages: the folder."""
+        return str(self.root)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Steps of each episode, as announced."""
+        return tuple(int(row["length"]) for row in self._rows)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of info.json, of the episodes' table, and of the sizes of data and video files."""
+        digest = hashlib.sha256((self.root / "meta" / "info.json").read_bytes())
+        digest.update(json.dumps(self._rows, sort_keys=True, default=str).encode())
+        for folder in ("data", "videos"):
+            for file in sorted((self.root / folder).rglob("*")):
+                if file.is_file():
+                    digest.update(f"{file.relative_to(self.root)}/{file.stat().st_size}".encode())
+        return digest.hexdigest()
 
     def statistics(self) -> dict[str, dict[str, np.ndarray]]:
         """meta/stats.json (`min`, `max`, `mean`, `std`, `count`, often quantiles) by feature; empty if missing."""
@@ -212,14 +244,9 @@ class LeRobotDataset:
             path = self._path("data_path", row, "data")
         except KeyError as error:
             raise RecordError(f"{where}: meta/episodes has no column {error}.") from None
-        if self._opened is None or self._opened[0] != path:
-            if not path.is_file():
-                raise RecordError(f"{where}: {path} does not exist; the dataset is incomplete.")
-            self._opened = (path, read_table(path))
-        table = self._opened[1]
-        if "episode_index" not in table.column_names:
-            return table
-        return table.filter(pa.array(numbers(table, "episode_index") == int(row["episode_index"])))
+        if not path.is_file():
+            raise RecordError(f"{where}: {path} does not exist; the dataset is incomplete.")
+        return self._data_files.read(path, int(row["episode_index"]))
 
     def _camera(
         self, key: str, row: Mapping[str, Any], table: pa.Table, length: int, where: str
@@ -239,7 +266,7 @@ class LeRobotDataset:
             start = float(row[f"videos/{key}/from_timestamp"]) if self.version == "v3.0" else 0.0
         except KeyError as error:
             raise RecordError(f"{where}: meta/episodes has no column {error} for camera {key}.") from None
-        return VideoFrames(path=path, num=length, fps=self.fps, start=start)
+        return VideoFrames(path=path, num=length, fps=self.fps, start=start, videos=self._videos)
 
     def _depth(self, key: str, table: pa.Table, length: int, where: str) -> DepthFrames | None:
         """16-bit images in a feature that says it is depth and is named after the camera."""
