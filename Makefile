@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/egem demo --minutes $(MINUTES) --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks

@@ -3,7 +3,6 @@
 import gc
 import os
 import platform
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,11 +57,3 @@ def peak_memory_gb(device: torch.device) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM")), None)
-
-
-def commit() -> str | None:
-    """Of the checkout that runs; None for an installed package."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    return done.stdout.strip() or None

@@ -12,10 +12,11 @@ import torch
 from egem.batch import Batch
 from egem.benchmarking.baseline import DEPTH_WEIGHT, Baseline
 from egem.benchmarking.flops import TRAINING_PASSES, Flops, forward_flops
-from egem.benchmarking.machine import commit, forget_peak, machine_name, peak_memory_gb, peak_tflops
+from egem.benchmarking.machine import forget_peak, machine_name, peak_memory_gb, peak_tflops
 from egem.benchmarking.parts import clock_of, parts_timed
 from egem.benchmarking.workload import preset_to_time, write_checkpoint, write_records
 from egem.core.errors import ConfigError
+from egem.core.machine import commit
 from egem.data.latents import LatentRecipe, open_latents
 from egem.data.loader import batches
 from egem.data.order import ReadingOrder

@@ -2,9 +2,6 @@
 
 import json
 import platform
-import resource
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import torch
 from egem import __version__
 from egem.core.config import load_json
 from egem.core.errors import RecordError
+from egem.core.machine import commit, peak_memory_gb
 from egem.evaluation.benchmarks import Benchmark
 from egem.evaluation.compare import Comparison
 from egem.evaluation.depth_run import GENERATED, MEAN_MAP, DepthOptions, aligned, draw, true_depths
@@ -91,22 +89,16 @@ def make_report(
 
 
 def machine_facts() -> tuple[tuple[str, str], ...]:
-    """Machine, versions, commit and the peak memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commit = git.stdout.strip() or "not a checkout"
+    """Machine, versions, commit and peak memory so far."""
+    own, helper = peak_memory_gb()
+    version = f"{__version__} ({commit() or 'not a checkout'})"
     return (
         ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {platform.system()}"),
         (
             "software",
-            f"egem {__version__} ({commit}), torch {torch.__version__}, Python {platform.python_version()}",
+            f"egem {version}, torch {torch.__version__}, Python {platform.python_version()}",
         ),
-        ("peak memory", f"{peak:.1f} GiB"),
+        ("peak memory", f"{own:.1f} GB, of its largest helper {helper:.1f} GB"),
     )
 
 
