@@ -148,7 +148,7 @@ class Environment(Protocol):
         """
         ...
 
-    def calibration(self) -> Mapping[str, Calibration]:
+    def calibrations(self) -> Mapping[str, Calibration]:
         """Every camera at this moment; empty where the simulator does not tell."""
         ...
 

@@ -161,7 +161,7 @@ class TabletopEnvironment:
         rng = np.random.default_rng([seed, 1])
         return script(self._task, self._simulator, self._layout, self._goal, rng)
 
-    def calibration(self) -> Mapping[str, Calibration]:
+    def calibrations(self) -> Mapping[str, Calibration]:
         """See `Environment`."""
         return {camera: self._simulator.calibration(camera) for camera in CAMERAS}
 
