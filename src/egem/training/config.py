@@ -8,6 +8,7 @@ from typing import Literal
 
 from egem.core.config import load_json, to_dict
 from egem.core.errors import ConfigError
+from egem.data.depth import DepthTarget
 
 CONFIG_FILE = "config.json"
 """Name of the stored configuration inside a run folder."""
@@ -172,6 +173,9 @@ class TrainConfig:
     latents: Literal["auto", "off", "required"] = "auto"
     """Depth latents beside the data (`egem data annotate latents`): taken where all of it has them, never, or
     insisted upon. With them neither depth maps nor the codec are touched. Those of another codec are an error."""
+    depth_target: DepthTarget = "depth"
+    """What the depth head is taught to draw. Two controls show what depth itself is worth: `image` (the picture, RGB
+    reconstruction; needs a codec of 3 channels), `shuffled` (each group of images gets another one's depth)."""
     fast_resize: bool = False
     """Resize pictures as transformers does where torchvision is installed, not as its twin on Pillow: about four
     times as fast, and one value in 400 differs by one level."""
@@ -213,6 +217,10 @@ class TrainConfig:
         for name in ("checkpoint_every", "log_every"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} {value} must be at least 1.")
+        _require(
+            self.depth_target != "image" or self.latents != "required",
+            "depth_target 'image' with latents 'required': stored latents are of depth; leave one of the two out.",
+        )
         _require(self.workers >= 0, f"workers {self.workers} must not be negative.")
         _require(self.stall_minutes > 0, f"stall_minutes {self.stall_minutes} must be above 0.")
         _require(

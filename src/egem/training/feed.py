@@ -42,7 +42,7 @@ def stage_batches(
     """
     stage = config.stages[index]
     order, latents = reading_order(config, index, groups), None
-    if stage.depth_weight > 0 and config.latents != "off":
+    if stage.depth_weight > 0 and config.latents != "off" and config.depth_target != "image":
         recipe = LatentRecipe.from_checkpoint(config.run / MODEL_LINK, preparer)
         latents = open_latents(groups, recipe, config.latents)
     return batches(
@@ -58,6 +58,8 @@ def stage_batches(
         max_bad_fraction=config.max_bad_fraction,
         with_depth=stage.depth_weight > 0,
         latents=latents,
+        target=config.depth_target,
+        target_seed=config.seed,
         quarantine=config.run / QUARANTINE_FILE,
     )
 
