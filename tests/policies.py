@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from egem.episodes import ActionSpace
-from egem.policy import Observation, PolicyInfo
+from egem.policy import Observation, Policy, PolicyInfo
 from egem.serving.batcher import DepthGuess
 from egem.serving.config import ServingConfig
 from egem.serving.server import PolicyServer
@@ -114,7 +114,7 @@ class Running:
 
 
 @contextmanager
-def serving(policy: SumsPolicy, *, rename: dict[str, str] | None = None, **options) -> Iterator[Running]:
+def serving(policy: Policy, *, rename: dict[str, str] | None = None, **options) -> Iterator[Running]:
     """Serve on a free port of this machine; yields once the port listens."""
     listening, failed, held = threading.Event(), [], {}
 

@@ -20,7 +20,7 @@ FAKE = Path(__file__).resolve().parents[1] / "fake_simulator.py"
 
 def start(timeout_s: float = 120.0) -> RemoteSimulator:
     process = SimulatorProcess("Line", [sys.executable, str(FAKE)], timeout_s=timeout_s)
-    return RemoteSimulator("line", process, action_space=ACTION_SPACE, limit=1.0, control_hz=20.0)
+    return RemoteSimulator("line", process, action_space=ACTION_SPACE, limits=(1.0,) * 7, control_hz=20.0)
 
 
 @pytest.fixture(scope="module")

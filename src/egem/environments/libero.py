@@ -22,6 +22,7 @@ ACTION_SPACE = ActionSpace(
 )
 """Deltas in -1 to 1: 5 cm and 0.5 radians at the ends."""
 
+LIMITS = (1.0,) * 7
 CONTROL_HZ = 20.0
 
 
@@ -42,4 +43,4 @@ def open_libero(options: EnvironmentOptions) -> RemoteSimulator:
     if assets:
         command += ["--assets", str(Path(assets))]
     process = SimulatorProcess("LIBERO", command)
-    return RemoteSimulator("libero", process, action_space=ACTION_SPACE, limit=1.0, control_hz=CONTROL_HZ)
+    return RemoteSimulator("libero", process, action_space=ACTION_SPACE, limits=LIMITS, control_hz=CONTROL_HZ)

@@ -31,7 +31,7 @@ class RemoteSimulator:
         name: of the environment.
         process: the simulator; "describe" is asked at once.
         action_space: what actions mean there.
-        limit: of each number of an action, and its negative; None where there is none.
+        limits: of each number of an action, and their negatives.
         control_hz: actions a second.
     """
 
@@ -41,7 +41,7 @@ class RemoteSimulator:
         process: SimulatorProcess,
         *,
         action_space: ActionSpace,
-        limit: float | None,
+        limits: tuple[float, ...],
         control_hz: float,
     ) -> None:
         self._process = process
@@ -50,7 +50,6 @@ class RemoteSimulator:
         except Exception:
             process.close()
             raise
-        bound = float("inf") if limit is None else limit
         self.instructions: Mapping[str, str] = found["instructions"]
         """Task to what is to be done, in the simulator's own words."""
         self._info = EnvironmentInfo(
@@ -59,8 +58,8 @@ class RemoteSimulator:
             cameras=tuple(found["cameras"]),
             state_names=tuple(found["state_names"]),
             action_space=action_space,
-            action_low=(-bound,) * action_space.dim,
-            action_high=(bound,) * action_space.dim,
+            action_low=tuple(-limit for limit in limits),
+            action_high=limits,
             control_hz=control_hz,
             note=found["note"],
         )

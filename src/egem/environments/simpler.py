@@ -22,6 +22,9 @@ ACTION_SPACE = ActionSpace(
 )
 """Metres and radians in the robot's base frame, not normalised. The gripper's sign is the opposite of LIBERO's."""
 
+LIMITS = (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 1.0)
+"""Metres and radians of one action; the arm cannot follow larger ones within a fifth of a second."""
+
 CONTROL_HZ = 5.0
 
 
@@ -52,5 +55,5 @@ def open_simpler(options: EnvironmentOptions) -> RemoteSimulator:
         }
     process = SimulatorProcess("SimplerEnv", command, environment=environment)
     return RemoteSimulator(
-        "simpler-widowx", process, action_space=ACTION_SPACE, limit=None, control_hz=CONTROL_HZ
+        "simpler-widowx", process, action_space=ACTION_SPACE, limits=LIMITS, control_hz=CONTROL_HZ
     )
