@@ -172,16 +172,10 @@ class SimplerSimulator:
 
     def observe(self) -> dict[str, Any]:
         """Draw: RGB with the photograph behind, and depth in metres along the optical axis."""
-        import torch
-
         inner = self._env.unwrapped
+        # ManiSkill itself lays the photograph behind robot and things, because segmentation is in the mode.
         seen = type(inner).get_obs(inner, inner.get_info())["sensor_data"][SENSOR]
-        kept = torch.isin(
-            seen["segmentation"][..., 0],
-            torch.concatenate([inner.robot_link_ids, inner.target_object_actor_ids]),
-        )
-        photograph = inner._rgb_overlay_images[SENSOR].to(seen["rgb"].dtype)
-        picture = torch.where(kept[..., None], seen["rgb"], photograph)[0].numpy().astype(np.uint8)
+        picture = seen["rgb"][0].numpy().astype(np.uint8)
         # Millimetres in 16 bits: what is too far to be told comes out at 0 or below.
         depth = np.maximum(seen["depth"][0, ..., 0].numpy().astype(np.float32), 0.0) / 1000.0
         return {"images": {CAMERA: picture}, "depths": {CAMERA: depth}, **self._feelings()}
