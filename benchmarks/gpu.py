@@ -4,7 +4,8 @@
     python benchmarks/gpu.py --tiny --out tiny.json  the same from end to end on a CPU, in about a minute
 
 Random weights; questions of mixed number and length; with and without the depth branch; the straightforward
-loop in the same run; then each memory option by itself, and the plan beside what was measured.
+loop in the same run; then each memory option by itself, and the plan beside what was measured. Last the policy: two
+views, ten flow steps, prefix reused, compiled, as a CUDA graph.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from egem.benchmarking.plan import PlanConfig, plan_result
+from egem.benchmarking.policy import BenchPolicyConfig, bench_policy
+from egem.benchmarking.policy import table as policy_table
 from egem.benchmarking.training import BenchTrainConfig, bench_train, table
 
 
@@ -65,6 +68,15 @@ def main() -> None:
         preset=base.preset, row_tokens=base.row_tokens or 16_384, image_size=128 if options.tiny else 448
     )
     results["plan"] = plan_result(planned)
+    chunks = options.steps or (3 if options.tiny else 50)
+    policy = BenchPolicyConfig(preset=base.preset, device=base.device, chunks=chunks)
+    print("\n## policy\n", flush=True)
+    try:
+        results["policy"] = bench_policy(policy)
+        print(policy_table(results["policy"]), flush=True)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        results["policy"] = {"error": repr(error)}
     options.out.write_text(json.dumps(results, indent=2) + "\n")
     print(f"\nstored in {options.out}")
 

@@ -50,13 +50,42 @@ def _plan(arguments: list[str]) -> None:
     _store(result, options.out)
 
 
+def policy(arguments: list[str]) -> None:
+    """Time a policy's chunks of actions, or plan its memory."""
+    plan = "--plan" in arguments
+    arguments = ["--preset" if word == "--plan" else word for word in arguments]
+    from egem.benchmarking.policy import BenchPolicyConfig, bench_policy, plan_policy, plan_table, table
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Latency of GEM-VLA at a preset's sizes: prefix reused or recomputed, compiled, as a CUDA graph.
+
+        `egem bench policy --plan PRESET` says instead what it needs of a GPU; nothing of its size is allocated then.
+        """
+
+        config: OmitArgPrefixes[BenchPolicyConfig] = field(default_factory=BenchPolicyConfig)
+        out: Path | None = None
+        """File for the result as JSON."""
+
+    options = parse(Options, "bench policy", arguments)
+    result = plan_policy(options.config) if plan else bench_policy(options.config)
+    print(plan_table(result) if plan else table(result))
+    _store(result, options.out)
+
+
 def data(arguments: list[str]) -> None:
-    """Time reading."""
+    """Time reading, or making records."""
+    if "--engine" in arguments:
+        _engine([word for word in arguments if word != "--engine"])
+        return
     from egem.benchmarking.data import BenchDataConfig, bench_data, table
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        """Samples a second of one processor core by part, and opening a million rows at an exact record."""
+        """Samples a second of one processor core by part, and opening a million rows at an exact record.
+
+        `egem bench data --engine` times imports and questions instead; `--engine --help` shows its options.
+        """
 
         config: OmitArgPrefixes[BenchDataConfig] = field(default_factory=BenchDataConfig)
         out: Path | None = None
@@ -64,6 +93,23 @@ def data(arguments: list[str]) -> None:
 
     options = parse(Options, "bench data", arguments)
     result = bench_data(options.config)
+    print(table(result))
+    _store(result, options.out)
+
+
+def _engine(arguments: list[str]) -> None:
+    from egem.benchmarking.engine import BenchEngineConfig, bench_engine, table
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Records a second of one processor core by source, and how much faster several workers are."""
+
+        config: OmitArgPrefixes[BenchEngineConfig] = field(default_factory=BenchEngineConfig)
+        out: Path | None = None
+        """File for the result as JSON."""
+
+    options = parse(Options, "bench data", arguments)
+    result = bench_engine(options.config)
     print(table(result))
     _store(result, options.out)
 

@@ -28,6 +28,8 @@ from egem.models.key_values import KeysValues
 
 Rotation = tuple[Float[Tensor, "sample 1 1 head_dim"], Float[Tensor, "sample 1 1 head_dim"]]
 """Cosine and sine of the position at which all queries of a sample stand."""
+Offer = tuple[Float[Tensor, "sample kv_head key head_dim"], Float[Tensor, "sample kv_head key head_dim"]]
+"""`KeysValues` of other tokens than those that look at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,17 @@ class Attention(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "sample token hidden"],
-        keys_values: KeysValues,
+        keys_values: Offer,
         mask: Bool[Tensor, "sample key"] | None = None,
         rotation: Rotation | None = None,
     ) -> Float[Tensor, "sample token hidden"]:
         """Look at keys and values."""
         query = self.norm_q(self.wq(tokens).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)
         if rotation is not None:
-            cosine, sine = (part.to(query.dtype) for part in rotation)
+            cosine, sine = rotation[0].to(query.dtype), rotation[1].to(query.dtype)
             first, second = query.chunk(2, dim=-1)
             query = query * cosine + torch.cat([-second, first], dim=-1) * sine
-        keys, values = (states.to(query.dtype) for states in keys_values)
+        keys, values = keys_values[0].to(query.dtype), keys_values[1].to(query.dtype)
         # All tokens see the same keys, so the heads that share a key head stand in for several times the tokens.
         num_samples, num_heads, num_tokens, _ = query.shape
         grouped = query.reshape(num_samples, keys.shape[1], -1, self.head_dim)
@@ -134,7 +136,7 @@ class Block(nn.Module):
         self,
         tokens: Float[Tensor, "sample token hidden"],
         modulation: Float[Tensor, "sample modulation"],
-        offered: KeysValues | Float[Tensor, "sample key hidden"],
+        offered: Offer | Float[Tensor, "sample key hidden"],
         mask: Bool[Tensor, "sample key"] | None,
         rotation: Rotation | None,
     ) -> Float[Tensor, "sample token hidden"]:
