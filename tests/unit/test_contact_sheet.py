@@ -105,3 +105,13 @@ def iter_records():
         messages=(Message(role="user", content="<image>?"), Message(role="assistant", content="x")),
         answer=Answer(kind="text", text="x"),
     )
+
+
+def test_a_page_of_one_skill_or_source(folder: Path, tmp_path: Path) -> None:
+    records = list(iterate_records(folder))
+    skill = records[5].skill
+    count = sum(record.skill == skill for record in records)
+    page = write_contact_sheet(folder, tmp_path / "a.html", skills=[skill], sources=["blocks"]).read_text()
+    assert page.count('class="question"') == page.count(f'data-skill="{skill}"') == count
+    with pytest.raises(ConfigError, match="unknown skill 'beauty'"):
+        write_contact_sheet(folder, tmp_path / "b.html", skills=["beauty"])

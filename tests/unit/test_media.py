@@ -10,6 +10,7 @@ from egem.media import (
     decode_depth,
     decode_image,
     decode_region,
+    encode_counts,
     encode_depth,
     encode_png,
     encode_region,
@@ -170,3 +171,13 @@ def test_image_size_is_that_of_the_decoded_image(orientation):
 def test_image_size_of_what_is_none():
     with pytest.raises(RecordError, match="cannot be decoded: not a PNG, JPEG"):
         image_size(ImageFile(data=b"nothing"))
+
+
+def test_counts_of_few_values_are_stored_exactly_and_smaller() -> None:
+    table = np.random.default_rng(0).integers(0, 65536, 200).astype(np.uint16)
+    counts = table[np.add.outer(np.arange(40), np.arange(70)) % 200]
+    data = encode_counts(counts)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), counts)
+    depth = counts.astype(np.float32) * np.float32(0.001)
+    assert np.allclose(decode_depth(DepthFile(data=data)), depth, atol=1e-4)
+    assert len(data) < len(encode_depth(depth, 0.001))

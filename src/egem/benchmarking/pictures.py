@@ -64,7 +64,7 @@ def write_pictures(folder: Path, *, num_pictures: int) -> None:
         num_pictures: of them; 16 different ones, each with noise of its own.
     """
     rng = np.random.default_rng(0)
-    scenes = [_scene(rng) for _ in range(16)]
+    scenes = [picture_like_a_photograph(rng) for _ in range(16)]
     depth = [encode_depth(1 + image[..., 0].astype(np.float32) / 64, 0.001) for image in scenes]
     with ShardWriter(folder) as writer:
         for number in range(num_pictures):
@@ -126,7 +126,7 @@ def write_many_rows(folder: Path, rows: int) -> None:
     (folder / MANIFEST).write_text(json.dumps(to_dict(manifest)))
 
 
-def _scene(rng: np.random.Generator) -> np.ndarray:
+def picture_like_a_photograph(rng: np.random.Generator) -> np.ndarray:
     """Smooth colours with sharp shapes on them, so that a JPEG is about as large as a photograph's."""
     coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8))
     image = np.array(coarse.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC))

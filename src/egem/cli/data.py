@@ -67,6 +67,10 @@ class ViewOptions:
     """The page; FOLDER.html otherwise."""
     num: int = 200
     """Questions to show, evenly spread."""
+    sources: tuple[str, ...] = ()
+    """Show only these; all if empty."""
+    skills: tuple[str, ...] = ()
+    """Show only these; all if empty."""
 
 
 def render(arguments: list[str]) -> None:
@@ -142,7 +146,9 @@ def view(arguments: list[str]) -> None:
     from egem.report.contact_sheet import write_contact_sheet
 
     out = options.out or options.folder.with_suffix(".html")
-    write_contact_sheet(options.folder, out, num=options.num)
+    write_contact_sheet(
+        options.folder, out, num=options.num, sources=options.sources, skills=options.skills
+    )
     print(f"page: {out}")
 
 

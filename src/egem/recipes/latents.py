@@ -1,10 +1,7 @@
 """Depth latents of a record folder, computed once: `egem data annotate latents`."""
 
 import logging
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,10 +10,11 @@ import torch
 from tqdm import tqdm
 
 from egem.batch import DepthMap
-from egem.core.errors import ConfigError, EgemError, RecordError
+from egem.core.errors import ConfigError, RecordError
 from egem.data.latent_files import LatentLayout, LatentMap, LatentShard, LatentWriter
 from egem.data.latents import CODEC_FOLDER, FOLDER, LatentManifest, LatentRecipe, find_written, write_manifest
 from egem.data.prepare import Preparer
+from egem.data_engine.engine import EngineConfig, open_engine
 from egem.media import image_size
 from egem.models.depth_codec import DepthCodec, load_codec
 from egem.shards import RecordGroups
@@ -35,7 +33,13 @@ class LatentsConfig:
     dtype: Literal["float32", "float16"] = "float32"
     """Of the stored latents. `float16` halves them and changes a latent by at most 1 part in 2,000."""
     processes: int = 1
-    """Processes that compute; each takes whole shards."""
+    """Processes (or Ray's actors) that compute; each takes whole shards."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine; ray: actors of a Ray cluster (needs the extra `ray`)."""
+    address: str = "auto"
+    """Ray's: of the cluster's head node; `auto` finds the one that runs here, `local` starts one."""
+    gpus_per_worker: float = 0.0
+    """Ray's: share of a GPU that each actor is given."""
     batch_size: int = 16
     """Maps that the codec encodes at once."""
     device: str = "auto"
@@ -90,31 +94,35 @@ def annotate_latents(config: LatentsConfig) -> LatentManifest:
 def _computed(worker: "_Worker", todo: Sequence[int]) -> Iterator[tuple[int, LatentShard]]:
     """Numbers of shards with what was written, as they are done."""
     config = worker.config
-    if min(config.processes, len(todo)) <= 1:
+    if config.engine == "local" and min(config.processes, len(todo)) <= 1:
         yield from ((number, worker.compute(number)) for number in todo)
         return
-    # Spawned, because a GPU cannot be used in a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.processes, mp_context=context) as executor:
-        futures = {
-            executor.submit(_in_process, config, worker.recipe, number, place): number
-            for place, number in enumerate(todo)
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise EgemError(
-                f"a process that computed latents of {config.data} was killed (out of memory?); what is done is "
-                "kept: run it again with fewer --processes or a smaller --batch-size."
-            ) from error
-        finally:
-            executor.shutdown(cancel_futures=True)
+    engine = open_engine(
+        EngineConfig(
+            engine=config.engine,
+            workers=config.processes,
+            address=config.address,
+            gpus_per_worker=config.gpus_per_worker,
+        )
+    )
+    yield from engine.map(_ShardLatents(config, worker.recipe), enumerate(todo))
 
 
-def _in_process(config: LatentsConfig, recipe: LatentRecipe, number: int, place: int) -> LatentShard:
-    torch.set_num_threads(1)
-    return _Worker.open(config, recipe, process=place % config.processes).compute(number)
+class _ShardLatents:
+    """What a process does: the latents of shards, with a codec that is opened once."""
+
+    def __init__(self, config: LatentsConfig, recipe: LatentRecipe) -> None:
+        self.config, self.recipe = config, recipe
+        self.worker: _Worker | None = None
+
+    def __call__(self, shard: tuple[int, int]) -> tuple[int, LatentShard]:
+        place, number = shard
+        torch.set_num_threads(1)
+        if self.worker is None:
+            # The place of its first shard decides which GPU a process has.
+            process = place % self.config.processes
+            self.worker = _Worker.open(self.config, self.recipe, process=process)
+        return number, self.worker.compute(number)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,13 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Int
 from PIL import Image
 
-from egem.core.errors import ConfigError
+from egem.core.errors import ConfigError, unknown_name
 from egem.core.files import write_atomically
 from egem.media import decode_depth, decode_image, decode_region
 from egem.records import IMAGE_MARK, Answer, Message, Record
@@ -75,29 +79,67 @@ show();
 """
 
 
-def write_contact_sheet(folder: Path, out: Path, *, num: int = 500) -> Path:
+def write_contact_sheet(
+    folder: Path, out: Path, *, num: int = 500, sources: Sequence[str] = (), skills: Sequence[str] = ()
+) -> Path:
     """Write the page about a folder of records.
 
     Args:
         folder: records.
         out: HTML file to write.
         num: about this many questions, in whole groups taken evenly from first to last.
+        sources: only questions of these sources; all if empty.
+        skills: only questions of these skills; all if empty.
 
     Raises:
-        ConfigError: `num` is not positive.
+        ConfigError: `num` is not positive, or the folder has no such source or skill.
         RecordError: the folder or an image in it cannot be read.
     """
     if num < 1:
         raise ConfigError(f"num is {num}; show at least 1 question.")
-    groups = RecordGroups([folder])
-    rows = read_manifest(folder).rows
-    count = min(max(1, round(num * len(groups) / rows)), len(groups))
-    wanted = sorted({round(float(i)) for i in np.linspace(0, len(groups) - 1, count)})
-    page = render_contact_sheet(
-        [groups[i] for i in wanted], title=Path(folder).name, total=len(groups), root=Path(folder)
-    )
+    groups, manifest = RecordGroups([folder]), read_manifest(folder)
+    for kind, names, known in (
+        ("source", sources, manifest.by_source),
+        ("skill", skills, manifest.by_skill),
+    ):
+        for name in names:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+    matching = _matching(groups, sources, skills)
+    rows = int(matching.sum())
+    if not rows:
+        raise ConfigError(
+            f"{folder} has no question of both {', '.join(sources)} and {', '.join(skills)}; choose again."
+        )
+    some = np.flatnonzero(matching)
+    count = min(max(1, round(num * len(some) / rows)), len(some))
+    wanted = sorted({int(some[round(float(i))]) for i in np.linspace(0, len(some) - 1, count)})
+    shown = [
+        [r for r in groups[i] if (not sources or r.source in sources) and (not skills or r.skill in skills)]
+        for i in wanted
+    ]
+    page = render_contact_sheet(shown, title=Path(folder).name, total=len(groups), root=Path(folder))
     write_atomically(out, page.encode())
     return out
+
+
+def _matching(
+    groups: RecordGroups, sources: Sequence[str], skills: Sequence[str]
+) -> Int[np.ndarray, "group"]:
+    """How many questions of each group are wanted; pictures are not read."""
+    if not sources and not skills:
+        return groups.group_sizes
+    found = []
+    for shard in groups.shards:
+        with pq.ParquetFile(shard.place.open(shard.info.name, digest=shard.info.sha256)) as file:
+            table = file.read(columns=["source", "skill"])
+        fits = np.ones(table.num_rows, bool)
+        for column, names in (("source", sources), ("skill", skills)):
+            if names:
+                fits &= pc.is_in(table.column(column), pa.array(list(names))).to_numpy()
+        found.append(fits)
+    sizes = groups.group_sizes
+    return np.add.reduceat(np.concatenate(found).astype(np.int64), np.cumsum(sizes) - sizes)
 
 
 def render_contact_sheet(

@@ -16,7 +16,8 @@ _FORBIDS = (
     "all rights reserved",
 )
 _ALLOWS = re.compile(
-    r"^(mit|apache|bsd|isc|cc0|cc[ -]by|cc-zero|public domain|odc-by|odbl|pddl|cdla|made by egem)\b",
+    r"^(mit|apache|bsd|isc|cc0|cc[ -]by|cc-zero|public domain|odc-by|odbl|pddl|cdla"
+    r"|made by (egem|the embedded world))\b",
     re.IGNORECASE,
 )
 _OWN = {"tabletop": "made by egem (no licence is needed)"}

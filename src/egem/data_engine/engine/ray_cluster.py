@@ -37,9 +37,11 @@ class RayEngine:
         self._ray: Any = ray
         if not ray.is_initialized():
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="warning")
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
+                own = {"include_dashboard": False} if address == "local" else {}
+                ray.init(address=address, log_to_driver=False, logging_level="warning", **own)
+            # Ray itself raises bare exceptions here.
+            except Exception as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise ConfigError(
                     f"no Ray cluster at '{address}' ({reason}); start one with `ray start --head`, name it with "
                     "--address, or give --address local."

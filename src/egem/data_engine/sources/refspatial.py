@@ -25,7 +25,7 @@ from egem.data_engine.sources.coordinates import in_thousandths, read_answer, re
 from egem.data_engine.sources.layout import find_files, folder_of
 from egem.data_engine.sources.pictures import Picture, Pictures
 from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows, same_size
-from egem.media import encode_depth
+from egem.media import encode_counts, encode_depth
 from egem.records import IMAGE_MARK, Answer, DepthFile, Message, Record
 
 NAME = "refspatial"
@@ -36,6 +36,9 @@ OFFSET = 0.1
 UNIT = 0.0002
 """Of the stored depth: 1 / 0.1 is 50,000 counts, and 256 disparities stay apart."""
 ORIGIN = "depth-anything-v2"
+
+_COUNTS = np.rint(1.0 / (np.arange(256) / 255 + OFFSET) / UNIT).astype(np.uint16)
+"""Stored depth of each disparity."""
 
 
 def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
@@ -113,8 +116,9 @@ def _relative_depth(path: Path, picture: Picture, where: str) -> DepthFile:
             raise RecordError(f"{where}: depth map {path} is in colours; a grey picture is needed.")
         pixels = pixels[..., 0]
     same_size(np.empty((picture.height, picture.width)), pixels, where)
-    largest = 255 if pixels.dtype == np.uint8 else 65535
-    depth = (1.0 / (pixels.astype(np.float32) / largest + OFFSET)).astype(np.float32)
+    if pixels.dtype == np.uint8:
+        return DepthFile(data=encode_counts(_COUNTS[pixels]), unit_m=UNIT, kind="relative", origin=ORIGIN)
+    depth = (1.0 / (pixels.astype(np.float32) / 65535 + OFFSET)).astype(np.float32)
     return DepthFile(data=encode_depth(depth, UNIT), unit_m=UNIT, kind="relative", origin=ORIGIN)
 
 

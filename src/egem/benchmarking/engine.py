@@ -1,0 +1,226 @@
+"""What making records costs: records a second of one core by source, and how much faster two workers are.
+
+Sources are written first, in their published layouts: JPEGs of 640 x 480 that look like photographs, 16 frames a clip.
+Seconds are those of the processor; the scaling is the clock's, so measure it on a machine that does nothing else.
+"""
+
+import io
+import json
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from egem.benchmarking.pictures import picture_like_a_photograph
+from egem.core.errors import ConfigError
+from egem.data_engine import ImportOptions, import_source
+from egem.data_engine.engine import EngineConfig
+from egem.data_engine.formats.crc32c import masked_crc32c
+from egem.data_engine.generate import GenerateConfig, generate
+from egem.shards import Manifest
+
+_PICTURES = 32
+_FRAMES = 16
+_TURNS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchEngineConfig:
+    """How much is made."""
+
+    rows: int = 2000
+    """Rows of each source; clips are a tenth of them."""
+    scenes: int = 8
+    """3D scenes that `egem data generate` asks about, 60 questions each; 0 leaves this out."""
+    workers: int = 2
+    """Processes to compare with one; 1 leaves this out."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            ConfigError: names the option.
+        """
+        for name, least in (("rows", 20), ("scenes", 0), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} {getattr(self, name)} must be at least {least}.")
+
+
+def bench_engine(config: BenchEngineConfig) -> dict[str, Any]:
+    """Measure; the result is JSON.
+
+    Raises:
+        RenderError: scenes are wanted and no renderer can be had.
+    """
+    result: dict[str, Any] = {"rows": config.rows, "workers": config.workers, "steps": {}}
+    with tempfile.TemporaryDirectory(prefix="egem-bench-") as name:
+        folder = Path(name)
+        for source, (write, note) in _LAYOUTS.items():
+            write(folder / source, config.rows)
+
+            def run(out: Path, engine: EngineConfig, source: str = source) -> Manifest:
+                return import_source(source, folder / source, out, ImportOptions(), engine)
+
+            part = EngineConfig(items_per_part=max(1, config.rows // (80 if source == "robovqa" else 8)))
+            result["steps"][f"import {source}"] = _measured(run, folder, part, config) | {"note": note}
+        if config.scenes:
+            from egem.recipes.render import RenderConfig
+            from egem.recipes.tabletop_rooms import export_config
+
+            export_config(RenderConfig(num=config.scenes, size=(240, 320)), folder / "scenes")
+
+            def ask(out: Path, engine: EngineConfig) -> Manifest:
+                return generate(folder / "scenes", out, GenerateConfig(), engine).manifest
+
+            part = EngineConfig(items_per_part=max(1, config.scenes // 8))
+            result["steps"]["generate"] = _measured(ask, folder, part, config) | {"note": ""}
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as text."""
+    lines = [f"{'step':<22} {'records':>8} {'per core s':>11} {'per s':>8} {'scaling':>8}"]
+    for name, step in result["steps"].items():
+        scaling = "" if step["scaling"] is None else f"{step['scaling']:.2f}"
+        lines.append(
+            f"{name:<22} {step['records']:>8} {step['per_core_second']:>11.0f} {step['per_second']:>8.0f} "
+            f"{scaling:>8}  {step['note']}"
+        )
+    return "\n".join([*lines, f"\nper s and scaling: by the clock, {result['workers']} workers against one"])
+
+
+def _measured(
+    run: Callable[[Path, EngineConfig], Manifest],
+    folder: Path,
+    part: EngineConfig,
+    config: BenchEngineConfig,
+) -> dict[str, Any]:
+    def timed(workers: int) -> tuple[float, float, int]:
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            wall, processor = time.perf_counter(), time.process_time()
+            engine = EngineConfig(workers=workers, items_per_part=part.items_per_part)
+            rows = run(Path(out) / "records", engine).rows
+            return time.perf_counter() - wall, time.process_time() - processor, rows
+
+    timed(1)  # imports, tables and the disk's cache
+    wall, processor, rows = timed(1)
+    several = timed(config.workers)[0] if config.workers > 1 else None
+    return {
+        "records": rows,
+        "per_core_second": rows / processor,
+        "per_second": rows / (several or wall),
+        "scaling": None if several is None else wall / several,
+    }
+
+
+def _pictures(folder: Path) -> list[bytes]:
+    """JPEGs, also as files 0.jpg, 1.jpg, ..."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(_PICTURES):
+        buffer = io.BytesIO()
+        Image.fromarray(picture_like_a_photograph(rng)).save(buffer, "JPEG", quality=85)
+        (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
+        found.append(buffer.getvalue())
+    return found
+
+
+def _turns(number: int, count: int) -> list[dict[str, str]]:
+    said = []
+    for turn in range(count):
+        said.append(
+            {"from": "human", "value": ("<image>\n" if turn == 0 else "") + f"What is at {turn} of {number}?"}
+        )
+        said.append({"from": "gpt", "value": f"[(0.25, 0.{turn}5)]"})
+    return said
+
+
+def _write_llava(folder: Path, rows: int) -> None:
+    _pictures(folder / "images")
+    with (folder / "rows.jsonl").open("w") as file:
+        for number in range(rows):
+            row = {
+                "id": number,
+                "image": f"images/{number % _PICTURES}.jpg",
+                "conversations": _turns(number, 1),
+            }
+            file.write(json.dumps(row) + "\n")
+
+
+def _write_refspatial(folder: Path, rows: int) -> None:
+    pictures = _pictures(folder / "2D" / "image")
+    (folder / "2D" / "depth").mkdir()
+    for number, data in enumerate(pictures):
+        Image.open(io.BytesIO(data)).convert("L").save(folder / "2D" / "depth" / f"{number}.png")
+    found = [
+        {
+            "id": number,
+            "image": [f"{number % _PICTURES}.jpg"],
+            "depth": [f"{number % _PICTURES}.png"],
+            "conversations": _turns(number, _TURNS),
+        }
+        for number in range(rows // _TURNS)
+    ]
+    (folder / "2D" / "choice_qa.json").write_text(json.dumps(found))
+
+
+def _write_spar(folder: Path, rows: int) -> None:
+    _pictures(folder / "scannet" / "images" / "scene" / "image_color")
+    path = folder / "scannet" / "qa_jsonl" / "train" / "depth_prediction_oc" / "fill" / "rows.jsonl"
+    path.parent.mkdir(parents=True)
+    with path.open("w") as file:
+        for number in range(rows // 4):
+            row = {
+                "id": str(number),
+                "image": [f"scene/image_color/{number % _PICTURES}.jpg"],
+                "type": "depth_prediction_oc",
+                "red_point": [[300, 400]],
+                "conversations": [
+                    {"from": "human", "value": f"How far is the red point of {number}, in metres?"},
+                    {"from": "gpt", "value": "1.5"},
+                ],
+            }
+            file.write(json.dumps(row) + "\n")
+
+
+def _write_robovqa(folder: Path, rows: int) -> None:
+    pictures = _pictures(folder / "pictures")
+    tasks = "".join(f"<task:kind_{i}> Q: what is {i}? A: <PRED>thing {i}</PRED> " for i in range(_TURNS))
+    with (folder / "clips.tfrecord").open("wb") as file:
+        for number in range(max(1, rows // 10)):
+            frames = [pictures[(number + i) % _PICTURES] for i in range(_FRAMES)]
+            data = _field(2, _feature_list("images", frames) + _feature_list("texts", [tasks.encode()]))
+            length = struct.pack("<Q", len(data))
+            file.write(length + struct.pack("<I", masked_crc32c(length)))
+            file.write(data + struct.pack("<I", masked_crc32c(data)))
+
+
+def _feature_list(name: str, steps: list[bytes]) -> bytes:
+    """An entry of tf.train.FeatureLists: a name, and a feature of one byte string for each step."""
+    features = b"".join(_field(1, _field(1, _field(1, step))) for step in steps)
+    return _field(1, _field(1, name.encode()) + _field(2, features))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    size, length = len(content), b""
+    while size >= 128:
+        length += bytes([size & 127 | 128])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+_LAYOUTS: dict[str, tuple[Callable[[Path, int], None], str]] = {
+    "llava": (_write_llava, "one picture, one question"),
+    "refspatial": (_write_refspatial, "one picture with depth, four questions; depth is encoded"),
+    "spar-7m": (_write_spar, "one picture, one mark; the picture is encoded again"),
+    "robovqa": (_write_robovqa, "clips of 16 frames, 8 kept, four questions"),
+}
+"""Source -> what writes its layout, and what a row is."""
