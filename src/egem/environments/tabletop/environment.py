@@ -105,7 +105,7 @@ class TabletopEnvironment:
         self._lasted = 0
         return TASKS[task].max_steps
 
-    def step(self, action: Float[np.ndarray, "7"]) -> Progress:
+    def step(self, action: Float[np.ndarray, "action"]) -> Progress:
         """See `Environment`."""
         history = self._begun()
         values = np.asarray(action, float)

@@ -103,9 +103,9 @@ def is_in_holder(state: State, layout: Layout, subject: int, holder: int) -> boo
     """Whether a thing is on a plate or in a bin."""
     here = state.holder_turns[holder].T @ (state.things[subject] - state.holders[holder])
     if layout.holders[holder].kind == "bin":
-        return bool(np.abs(here[:2]).max() < BIN_HALF) and here[2] < 0.05
+        return bool(np.abs(here[:2]).max() < BIN_HALF and here[2] < 0.05)
     resting = layout.holders[holder].floor + layout.things[subject].half[2]
-    return bool(np.hypot(here[0], here[1]) < ON_PLATE_M) and abs(here[2] - resting) < RESTING_M
+    return bool(np.hypot(here[0], here[1]) < ON_PLATE_M and abs(here[2] - resting) < RESTING_M)
 
 
 def stacked(state: State, history: History, layout: Layout, goal: Goal) -> bool:
@@ -114,8 +114,8 @@ def stacked(state: State, history: History, layout: Layout, goal: Goal) -> bool:
     assert anchor is not None
     apart = state.things[subject] - state.things[anchor]
     resting = layout.things[subject].half[2] + layout.things[anchor].half[2]
-    return (
-        bool(np.hypot(apart[0], apart[1]) < STACKED_M)
+    return bool(
+        np.hypot(apart[0], apart[1]) < STACKED_M
         and abs(apart[2] - resting) < RESTING_M
         and _is_let_go(state, subject)
     )
@@ -127,7 +127,7 @@ def beside(state: State, history: History, layout: Layout, goal: Goal) -> bool:
     assert anchor is not None
     assert goal.side is not None
     along, across = _components(state.things[subject] - state.things[anchor], goal.side)
-    return (
+    return bool(
         BESIDE_M[0] < along < BESIDE_M[1]
         and abs(across) < ALIGNED_M
         and _is_on_table(state, layout, subject)
@@ -141,7 +141,7 @@ def pushed(state: State, history: History, layout: Layout, goal: Goal) -> bool:
     assert goal.side is not None
     along, across = _components(state.things[subject] - history.first.things[subject], goal.side)
     climbed = history.highest[subject] - history.first.things[subject, 2]
-    return (
+    return bool(
         along > PUSHED_M
         and abs(across) < STRAIGHT_M
         and climbed < PUSHED_LIFT_M
@@ -153,7 +153,7 @@ def pushed(state: State, history: History, layout: Layout, goal: Goal) -> bool:
 def at_front(state: State, history: History, layout: Layout, goal: Goal) -> bool:
     """The subject stands on the table near the viewer, let go."""
     (subject,) = goal.subjects
-    return (
+    return bool(
         state.things[subject, 0] > FRONT_X
         and _is_on_table(state, layout, subject)
         and _is_let_go(state, subject)
@@ -163,7 +163,7 @@ def at_front(state: State, history: History, layout: Layout, goal: Goal) -> bool
 def taken_out(state: State, history: History, layout: Layout, goal: Goal) -> bool:
     """The subject stands on the table outside the bin, let go."""
     (subject,), (holder,) = goal.subjects, goal.holders
-    return (
+    return bool(
         not is_in_holder(state, layout, subject, holder)
         and _is_on_table(state, layout, subject)
         and _is_let_go(state, subject)
@@ -185,7 +185,7 @@ def in_drawer(state: State, history: History, layout: Layout, goal: Goal) -> boo
     (subject,) = goal.subjects
     assert layout.cabinet is not None
     x, y, z = state.things[subject] - (*layout.cabinet.position, 0.0)
-    return (
+    return bool(
         state.drawer - parts.CABINET_DEPTH < x < state.drawer
         and abs(y) < parts.DRAWER_HALF_WIDTH
         and z < parts.DRAWER_WALL + 0.01
@@ -242,8 +242,8 @@ def _underside(state: State, layout: Layout, subject: int) -> float:
 def _is_on_table(state: State, layout: Layout, subject: int) -> bool:
     # A block may have come to rest on another of its faces.
     low, high = min(layout.things[subject].half), max(layout.things[subject].half)
-    return low - RESTING_M < state.things[subject, 2] < high + RESTING_M / 2
+    return bool(low - RESTING_M < state.things[subject, 2] < high + RESTING_M / 2)
 
 
 def _is_let_go(state: State, subject: int) -> bool:
-    return subject not in state.touched and state.speeds[subject] < STILL_M_S
+    return subject not in state.touched and bool(state.speeds[subject] < STILL_M_S)

@@ -252,13 +252,13 @@ class Simulator:
         m.geom_rgba[[floor, *walls], :3] = color
         m.geom_rgba[well, :3] = color + 0.4 * (1 - color)
         if not is_bin:
-            self._shape(floor, "cylinder", (PLATE_RADIUS, PLATE_TOP / 2, 0.0), (0, 0, PLATE_TOP / 2))
-            self._shape(well, "cylinder", (0.7 * PLATE_RADIUS, 0.0004, 0.0), (0, 0, PLATE_TOP + 0.0004))
+            self._shape(floor, "cylinder", (PLATE_RADIUS, PLATE_TOP / 2, 0.0), (0.0, 0.0, PLATE_TOP / 2))
+            self._shape(well, "cylinder", (0.7 * PLATE_RADIUS, 0.0004, 0.0), (0.0, 0.0, PLATE_TOP + 0.0004))
             for wall in walls:
-                self._shape(wall, "box", (_TINY, _TINY, _TINY), (0, 0, PLATE_TOP / 2))
+                self._shape(wall, "box", (_TINY, _TINY, _TINY), (0.0, 0.0, PLATE_TOP / 2))
             return
         half, rise, thin = BIN_HALF, (BIN_HEIGHT - BIN_FLOOR) / 2, 0.003
-        self._shape(floor, "box", (half, half, BIN_FLOOR / 2), (0, 0, BIN_FLOOR / 2))
+        self._shape(floor, "box", (half, half, BIN_FLOOR / 2), (0.0, 0.0, BIN_FLOOR / 2))
         for wall, (x, y) in zip(walls, ((1, 0), (-1, 0), (0, 1), (0, -1)), strict=True):
             size = (thin, half, rise) if x else (half, thin, rise)
             self._shape(wall, "box", size, ((half - thin) * x, (half - thin) * y, BIN_FLOOR + rise))
