@@ -132,7 +132,7 @@ def test_counts_are_the_models(codec):
     for depth_sizes in ([(32, 32)], [None], [(16, 32)]):
         batch = random_batch(3, depth_sizes=depth_sizes, channels=channels)
         losses = model(batch, generator=torch.Generator().manual_seed(0))
-        assert count_targets(model, batch) == (int(losses.language_count), int(losses.depth_count))
+        assert count_targets(model, batch) == (int(losses.language_count), int(losses.depth_count), 0)
 
 
 def test_draws_depend_on_seed_stage_step_and_place_alone():

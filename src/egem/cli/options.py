@@ -18,4 +18,6 @@ def parse(kind: type[T], name: str, arguments: Sequence[str], default: Any = Non
         default: values that the fields have unless given.
     """
     defaults = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=f"egem {name}", args=list(arguments), **defaults)
+    # A part that may be absent (`episodes`) is what the default says, not a command of its own.
+    marks = (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(kind, prog=f"egem {name}", args=list(arguments), config=marks, **defaults)

@@ -9,6 +9,7 @@ from typing import Literal
 from egem.core.config import load_json, to_dict
 from egem.core.errors import ConfigError
 from egem.data.depth import DepthTarget
+from egem.data.robot_data import EpisodeOptions
 
 CONFIG_FILE = "config.json"
 """Name of the stored configuration inside a run folder."""
@@ -50,6 +51,11 @@ class StageConfig:
     """Weight of the language loss; 0 computes no logits at all."""
     depth_weight: float = 0.1
     """Weight of the flow-matching loss of the depth head; 0 does not run the head."""
+    action_weight: float = 0.0
+    """Weight of the flow-matching loss of the action expert, in runs on robot episodes; 0 does not run it."""
+    language_batch_size: int | None = None
+    """Samples of records beside each batch of robot episodes, where those have a language weight; as many as
+    `batch_size` by default."""
     warmup_ratio: float = 0.03
     """Share of the steps in which the learning rate rises to its peak."""
     warmup_steps: int | None = None
@@ -85,15 +91,16 @@ class StageConfig:
             "accumulation",
             "row_tokens",
             "max_turns",
+            "language_batch_size",
         ):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{where}: {name} {value} must be above 0.")
-        for name in ("language_weight", "depth_weight"):
+        for name in ("language_weight", "depth_weight", "action_weight"):
             value = getattr(self, name)
             _require(value >= 0, f"{where}: {name} {value} must not be negative.")
         _require(
-            self.language_weight + self.depth_weight > 0,
-            f"{where}: language_weight and depth_weight are both 0; one must be above 0.",
+            self.language_weight + self.depth_weight + self.action_weight > 0,
+            f"{where}: language_weight, depth_weight and action_weight are all 0; one must be above 0.",
         )
         for name in ("warmup_ratio", "min_learning_rate_ratio"):
             value = getattr(self, name)
@@ -131,11 +138,16 @@ class TrainConfig:
     run: Path
     """Folder of the run: metrics, checkpoints, trained model. Must be new unless the run is resumed."""
     data: tuple[Path, ...]
-    """Folders of record shards to train on."""
+    """Folders of record shards to train on; with `episodes`, of LeRobot datasets."""
     stages: tuple[StageConfig, ...]
     """Trained one after the other, each with a new optimizer."""
     preset: str | None = "tiny"
     """Preset of the model: its untrained weights or, with `checkpoint`, what that has to be one of."""
+    episodes: EpisodeOptions | None = None
+    """Train a policy: `data` are robot episodes, and this says what is made of them. A model without an action expert
+    gets a new one."""
+    language_data: tuple[Path, ...] = ()
+    """Folders of record shards that a policy goes on answering questions about, in stages with a language weight."""
     checkpoint: Path | None = None
     """Checkpoint folder to start from instead of untrained weights."""
     depth_long_side: int | None = None
@@ -204,6 +216,7 @@ class TrainConfig:
         """
         _require(bool(self.data), "no data; give at least one folder of record shards.")
         _require(bool(self.stages), "no stages; give at least one.")
+        self._require_weights_fit()
         names = [stage.name for stage in self.stages]
         _require(len(set(names)) == len(names), f"stage names {names} must differ from each other.")
         _require(
@@ -217,6 +230,10 @@ class TrainConfig:
         for name in ("checkpoint_every", "log_every"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} {value} must be at least 1.")
+        _require(
+            self.depth_target == "depth" or self.episodes is None,
+            f"depth_target '{self.depth_target}' is a control for training on records; leave it out with `episodes`.",
+        )
         _require(
             self.depth_target != "image" or self.latents != "required",
             "depth_target 'image' with latents 'required': stored latents are of depth; leave one of the two out.",
@@ -237,6 +254,32 @@ class TrainConfig:
         _require(
             0 <= self.max_bad_fraction <= 1, f"max_bad_fraction {self.max_bad_fraction} must lie in 0..1."
         )
+
+    def _require_weights_fit(self) -> None:
+        """Each loss needs data of its kind."""
+        for stage in self.stages:
+            where = f"stage '{stage.name}'"
+            if self.episodes is None:
+                _require(
+                    stage.action_weight == 0,
+                    f"{where}: action_weight {stage.action_weight} needs robot episodes; set `episodes`, or "
+                    "the weight to 0.",
+                )
+                continue
+            _require(
+                stage.mixture is None, f"{where}: a mixture is of records; leave it out with `episodes`."
+            )
+            _require(
+                stage.language_weight == 0 or bool(self.language_data),
+                f"{where}: language_weight {stage.language_weight} with robot episodes needs records to answer "
+                "questions about; give language_data, or set the weight to 0.",
+            )
+
+
+def num_micro_batches(config: TrainConfig, stage: StageConfig) -> int:
+    """Batches in one optimizer step of a process: with language co-training, one of records after each of episodes."""
+    both = config.episodes is not None and stage.language_weight > 0
+    return stage.accumulation * (2 if both else 1)
 
 
 def num_steps(stage: StageConfig, num_groups: int, world_size: int = 1) -> int:
@@ -311,6 +354,7 @@ FREE_TO_CHANGE = frozenset(
         "run",
         "data",
         "data_cache",
+        "language_data",
         "workers",
         "shard_size",
         "stall_minutes",

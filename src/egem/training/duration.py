@@ -12,8 +12,8 @@ from pathlib import Path
 
 from egem.data.prepare import Preparer
 from egem.models.gem import GEM
-from egem.shards import RecordGroups
-from egem.training.config import TrainConfig
+from egem.training.config import TrainConfig, num_micro_batches
+from egem.training.data import TrainingData, open_data
 from egem.training.distributed import World, from_first
 from egem.training.feed import stage_batches
 from egem.training.host import compute_dtype, device_of, keep_freed_memory
@@ -37,10 +37,10 @@ def measure_step_seconds(config: TrainConfig) -> dict[str, float]:
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="egem-measure-") as folder:
         config = replace(config, run=Path(folder) / "run")
-        model = load_model(config).to(device_of(config.device))
+        groups = open_data(config)
+        model = load_model(config, groups).to(device_of(config.device))
         model.save_pretrained(config.run / "model")
         preparer = Preparer.from_checkpoint(config.run / "model", fast_resize=config.fast_resize)
-        groups = RecordGroups(config.data, cache=config.data_cache)
         return {
             stage.name: _measure(config, index, model, groups, preparer, world)
             for index, stage in enumerate(config.stages)
@@ -48,7 +48,7 @@ def measure_step_seconds(config: TrainConfig) -> dict[str, float]:
 
 
 def resolve_minutes(
-    config: TrainConfig, model: GEM, groups: RecordGroups, preparer: Preparer, world: World
+    config: TrainConfig, model: GEM, groups: TrainingData, preparer: Preparer, world: World
 ) -> TrainConfig:
     """The configuration with `steps` in place of every `max_minutes`.
 
@@ -77,7 +77,7 @@ def resolve_minutes(
 
 
 def _measure(
-    config: TrainConfig, index: int, model: GEM, groups: RecordGroups, preparer: Preparer, world: World
+    config: TrainConfig, index: int, model: GEM, groups: TrainingData, preparer: Preparer, world: World
 ) -> float:
     """Median seconds of a few steps, taken with a learning rate of 0 so that the weights stay as they are."""
     stage = config.stages[index]
@@ -91,7 +91,7 @@ def _measure(
     for step in range(steps):
         clock = Clock()
         with clock.time("loader"):
-            micro_batches = list(islice(loaded, stage.accumulation))
+            micro_batches = list(islice(loaded, num_micro_batches(config, stage)))
         accumulate_gradient(
             model,
             micro_batches,

@@ -16,9 +16,16 @@ from egem.core.errors import CheckpointError, TrainingError
 from egem.core.files import write_atomically
 from egem.data.prepare import Preparer
 from egem.models.gem import GEM
-from egem.shards import RecordGroups
 from egem.training.checkpoints import CheckpointWriter, Position, load_position
-from egem.training.config import CONFIG_FILE, StageConfig, TrainConfig, for_world_size, num_steps
+from egem.training.config import (
+    CONFIG_FILE,
+    StageConfig,
+    TrainConfig,
+    for_world_size,
+    num_micro_batches,
+    num_steps,
+)
+from egem.training.data import TrainingData, open_data
 from egem.training.distributed import (
     World,
     any_over_ranks,
@@ -88,9 +95,9 @@ def train(
         require_equal([f"'{field.name}'" for field in fields(config)], described, world)
         # What cannot be read is refused before there is a run folder.
         with failing_together(world):
-            groups = RecordGroups(config.data, cache=config.data_cache)
+            groups = open_data(config)
             if model is None and not (config.run / MODEL_LINK).exists():
-                model = load_model(config)
+                model = load_model(config, groups)
         require_equal(["fingerprint of the data"], [groups.fingerprint], world)
         with (
             claim_run(config.run, world),
@@ -110,7 +117,7 @@ class Run:
     lengths: tuple[int, ...]
     """Steps of each stage."""
     model: GEM
-    groups: RecordGroups
+    groups: TrainingData
     preparer: Preparer
     probes: tuple[Probe, ...]
     world: World
@@ -127,7 +134,7 @@ class Run:
 def _prepare(
     config: TrainConfig,
     model: GEM | None,
-    groups: RecordGroups,
+    groups: TrainingData,
     probes: tuple[Probe, ...],
     world: World,
     signals: StopSignals,
@@ -142,7 +149,7 @@ def _prepare(
     with failing_together(world):
         position = None if checkpoint is None else _checked_position(checkpoint, config, groups)
         if model is None or (config.run / MODEL_LINK).exists():
-            model = load_model(config)
+            model = load_model(config, groups)
         device = device_of(config.device)
     if checkpoint is None:
         export_model(model, config.run, INITIAL, world)
@@ -254,7 +261,7 @@ def train_stage(
 
         # 4. The step's micro-batches.
         with clock.time("loader"), failing_together(world):
-            micro_batches = list(islice(loaded, stage.accumulation))
+            micro_batches = list(islice(loaded, num_micro_batches(config, stage)))
 
         # 5. Gradient of the loss over all of them, on all processes.
         losses = accumulate_gradient(
@@ -325,7 +332,7 @@ def train_stage(
     export_model(model, config.run, stage.name, world)
 
 
-def _checked_position(checkpoint: Path, config: TrainConfig, groups: RecordGroups) -> Position:
+def _checked_position(checkpoint: Path, config: TrainConfig, groups: TrainingData) -> Position:
     position = load_position(checkpoint)
     if position.data != groups.fingerprint:
         raise CheckpointError(
@@ -353,6 +360,8 @@ def _values(losses: StepLosses, rates: dict[str, float], norm: float, clock: Clo
         values["loss/language"] = losses.language
     if losses.depth is not None:
         values["loss/depth"] = losses.depth
+    if losses.action is not None:
+        values["loss/action"] = losses.action
     values |= {f"optimizer/learning_rate/{module}": rate for module, rate in rates.items()}
     values |= {
         "optimizer/gradient_norm": norm,
@@ -378,7 +387,12 @@ def _non_finite(
     report = {
         "step": step,
         "stage": stage.name,
-        "loss": {"total": losses.total, "language": losses.language, "depth": losses.depth},
+        "loss": {
+            "total": losses.total,
+            "language": losses.language,
+            "depth": losses.depth,
+            "action": losses.action,
+        },
         "gradient_norm": norm,
         "finite_here": losses.finite_here,
         "record_ids": [list(batch.record_ids) for batch in micro_batches],

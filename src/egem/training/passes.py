@@ -66,7 +66,10 @@ def _with_groups(each: Pass, number: int) -> Pass:
 def _silent(batch: Batch) -> Batch:
     """A batch whose losses are sums over nothing."""
     labels = torch.full_like(batch.labels, IGNORE_LABEL)
-    return replace(batch, labels=labels, depth=(_uncounted(batch.depth[0]),))
+    actions = batch.actions
+    if actions is not None:
+        actions = replace(actions, valid=torch.zeros_like(actions.valid))
+    return replace(batch, labels=labels, depth=(_uncounted(batch.depth[0]),), actions=actions)
 
 
 def _uncounted(targets: DepthTargets) -> DepthTargets:

@@ -20,10 +20,15 @@ from torch.distributed.fsdp import FSDPModule
 
 from egem.core.errors import ConfigError
 from egem.core.files import disk_errors_named
+from egem.data.robot_data import RobotData
+from egem.matching import require_match
 from egem.models.gem import GEM
-from egem.models.presets import build
+from egem.models.gem_vla import GEMVLA, add_action_expert
+from egem.models.presets import build, expert_config
+from egem.models.vla_policy import policy_files, read_policy_files
 from egem.training.checkpoints import find_latest, point_to, remove_after
 from egem.training.config import CONFIG_FILE, TrainConfig, check_same_run, load_run
+from egem.training.data import EpisodeData, TrainingData
 from egem.training.distributed import World, failing_together, from_first, wait_for_all
 from egem.training.sharding import whole_model
 
@@ -107,8 +112,13 @@ def latest_checkpoint(run: Path, world: World) -> Path | None:
     return None if step < 0 else run / "checkpoints" / f"step-{step}"
 
 
-def load_model(config: TrainConfig) -> GEM:
+def load_model(config: TrainConfig, data: TrainingData | None = None) -> GEM:
     """The run's model on the CPU: from the run folder if it is there already, else from preset or checkpoint.
+
+    Args:
+        config: of the run.
+        data: of a run on robot episodes: a model without an action expert gets a new one that fits them, with their
+            normalisation; one that has an expert keeps its own.
 
     Raises:
         CheckpointError: the checkpoint folder is not whole or of another preset.
@@ -128,6 +138,42 @@ def load_model(config: TrainConfig) -> GEM:
     if config.depth_long_side is not None:
         depth = replace(model.config.depth, long_side=config.depth_long_side)
         model.config = replace(model.config, depth=depth)
+    if isinstance(data, EpisodeData):
+        return _with_expert(model, data.robot, config)
+    return model
+
+
+def _with_expert(model: GEM, data: RobotData, config: TrainConfig) -> GEMVLA:
+    """The model as a policy of the data's robot."""
+    if isinstance(model, GEMVLA) and model.policy_files:
+        info, _ = read_policy_files(model, str(config.checkpoint))
+        if info.horizon != data.options.horizon:
+            raise ConfigError(
+                f"{config.checkpoint} gives chunks of {info.horizon} actions, horizon is {data.options.horizon}; set "
+                f"episodes.horizon to {info.horizon}."
+            )
+        if info.cameras != data.cameras:
+            raise ConfigError(
+                f"{config.checkpoint} looks at cameras {', '.join(info.cameras)}, the data gives "
+                f"{', '.join(data.cameras)}; name them in that order by episodes.cameras."
+            )
+        require_match(
+            info,
+            ", ".join(each.name for each in data.sets),
+            state_dim=data.state_dim,
+            action_space=data.action_space,
+            control_hz=data.control_hz,
+            state_names=data.state_names,
+        )
+        return model
+    if not isinstance(model, GEMVLA):
+        expert = expert_config(
+            model, action_dim=data.action_space.dim, state_dim=data.state_dim, horizon=data.options.horizon
+        )
+        model = add_action_expert(model, expert, seed=config.seed)
+    logger.info("reading states and actions of %d episodes for their normalisation", data.num_episodes)
+    model.policy_files = policy_files(data.info(config.run.name), data.normalization())
+    read_policy_files(model, str(config.checkpoint or config.preset))
     return model
 
 

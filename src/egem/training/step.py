@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from egem.batch import IGNORE_LABEL, Batch
+from egem.batch import IGNORE_LABEL, Batch, Losses
 from egem.models.depth_codec import target_weight
 from egem.models.flow_matching import Draws
 from egem.models.gem import GEM
-from egem.training.config import StageConfig, TrainConfig
+from egem.models.gem_vla import GEMVLA
+from egem.training.config import StageConfig, TrainConfig, num_micro_batches
 from egem.training.distributed import World, sum_over_ranks
 from egem.training.passes import Pass, even_passes
 from egem.training.sharding import sync_gradients
@@ -46,6 +47,8 @@ class StepLosses:
     """Cross entropy per supervised token; None if not computed or without a token."""
     depth: float | None
     """Flow-matching loss per depth map; None if not computed or without a map."""
+    action: float | None
+    """Flow-matching loss per action; None if not computed or without an action."""
     num_tokens: int
     """Tokens of all processes, padding excluded."""
     num_samples: int
@@ -71,12 +74,12 @@ def step_seeds(config: TrainConfig, stage: StageConfig, step: int, world: World)
     """A seed for each of this process's micro-batches in a step of a stage."""
     return [
         draw_seed(config.seed, stage.name, step, micro * world.size + world.rank)
-        for micro in range(stage.accumulation)
+        for micro in range(num_micro_batches(config, stage))
     ]
 
 
-def count_targets(model: GEM, batch: Batch) -> tuple[int, int]:
-    """Supervised tokens and depth maps with a reading: the counts that the model's `Losses` will state.
+def count_targets(model: GEM, batch: Batch) -> tuple[int, int, int]:
+    """Supervised tokens, depth maps with a reading and actions: the counts that the model's `Losses` will state.
 
     They are needed before the first backward pass of a step, so that each sum can be divided by the count of
     the whole step.
@@ -87,7 +90,8 @@ def count_targets(model: GEM, batch: Batch) -> tuple[int, int]:
     for targets in batch.depth:
         readable = target_weight(model.depth_codec, targets).flatten(1).any(dim=1)
         num_maps += int((readable & (targets.weight > 0)).sum())
-    return int((supervised & same_segment).sum()), num_maps
+    num_actions = 0 if batch.actions is None else int(batch.actions.valid.sum())
+    return int((supervised & same_segment).sum()), num_maps, num_actions
 
 
 def accumulate_gradient(
@@ -103,8 +107,9 @@ def accumulate_gradient(
 ) -> StepLosses:
     """Add the gradient of the step's loss to the parameters' `.grad` (this process's part of it).
 
-    The loss is `language_weight * sum of language / tokens + depth_weight * sum of depth / maps`, with sums
-    and counts over all micro-batches of all processes, so how a batch is cut up never changes it.
+    The loss is `language_weight * sum of language / tokens + depth_weight * sum of depth / maps + action_weight * sum
+    of action / actions`, with sums and counts over all micro-batches of all processes, so how a batch is cut up never
+    changes it. Language is learnt from records and actions from robot episodes: a batch has one of the two.
 
     Args:
         model: in the mode its stage needs.
@@ -116,7 +121,7 @@ def accumulate_gradient(
         world: for the global counts.
         clock: gets "forward" and "backward".
     """
-    language, depth = stage.language_weight > 0, stage.depth_weight > 0
+    language, depth, action = stage.language_weight > 0, stage.depth_weight > 0, stage.action_weight > 0
     counts = torch.tensor([count_targets(model, batch) for batch in batches], dtype=torch.float64).sum(0)
     num_tokens = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
     num_samples = sum(int(batch.segment_ids.amax(dim=1).sum()) for batch in batches)
@@ -124,12 +129,13 @@ def accumulate_gradient(
     totals = sum_over_ranks(torch.cat([counts, torch.tensor(sizes, dtype=torch.float64)]), world).tolist()
     language_scale = stage.language_weight / max(1.0, totals[0]) if language else 0.0
     depth_scale = stage.depth_weight / max(1.0, totals[1]) if depth else 0.0
+    action_scale = stage.action_weight / max(1.0, totals[2]) if action else 0.0
 
     passes = even_passes(
         [batch.rows() if stage.row_tokens is not None else (batch,) for batch in batches], world
     )
     # Stays on the device until all passes are under way: reading it would wait for them.
-    found = torch.zeros(4, dtype=torch.float64, device=device)
+    found = torch.zeros(6, dtype=torch.float64, device=device)
     for number, each in enumerate(passes):
         if each.begins_batch:
             # The global generator too: a layer that draws from it (dropout) must not depend on the past.
@@ -137,34 +143,60 @@ def accumulate_gradient(
             generator = torch.Generator().manual_seed(seeds[each.batch_index])
         with clock.time("forward"):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = model(
-                    each.batch.to(device),
-                    language=language,
-                    depth=depth,
-                    generator=generator,
-                    draws=_draws(model, each, generator, device) if depth else None,
+                losses = _losses(
+                    model, each, generator, device, language=language, depth=depth, action=action
                 )
             loss = language_scale * losses.language_sum + depth_scale * losses.depth_sum
+            if each.batch.actions is not None:
+                loss = loss + action_scale * losses.action_sum
         with clock.time("backward"):
             sync_gradients(model, number + 1 == len(passes) or not stage.accumulate_whole)
             if loss.requires_grad:
                 loss.backward()
-        values = (losses.language_sum, losses.depth_sum, losses.language_count, losses.depth_count)
-        found += torch.stack([value.detach().double() for value in values])
-    sums, seen = found.cpu().split(2)
-    expected = counts * torch.tensor([language, depth])
+        values = (losses.language_sum, losses.depth_sum, losses.action_sum)
+        numbers = (losses.language_count, losses.depth_count, losses.action_count)
+        found += torch.stack([value.detach().double().to(device) for value in (*values, *numbers)])
+    sums, seen = found.cpu().split(3)
+    expected = counts * torch.tensor([language, depth, action])
     if not torch.equal(seen, expected):
         raise RuntimeError(f"the model counted {seen.tolist()} targets, {expected.tolist()} were announced.")
     finite_here = bool(sums.isfinite().all())
     sum_over_ranks(sums, world)
     return StepLosses(
-        total=float(sums[0]) * language_scale + float(sums[1]) * depth_scale,
+        total=float(sums[0]) * language_scale + float(sums[1]) * depth_scale + float(sums[2]) * action_scale,
         language=_mean(float(sums[0]), totals[0]) if language else None,
         depth=_mean(float(sums[1]), totals[1]) if depth else None,
-        num_tokens=int(totals[2]),
-        num_samples=int(totals[3]),
+        action=_mean(float(sums[2]), totals[2]) if action else None,
+        num_tokens=int(totals[3]),
+        num_samples=int(totals[4]),
         finite_here=finite_here,
     )
+
+
+def _losses(
+    model: GEM,
+    each: Pass,
+    generator: torch.Generator,
+    device: torch.device,
+    *,
+    language: bool,
+    depth: bool,
+    action: bool,
+) -> Losses:
+    """What a pass asks of the model: actions of robot episodes, language of records, depth of both."""
+    batch, robot = each.batch.to(device), each.batch.actions is not None
+    language = language and not robot
+    draws = _draws(model, each, generator, device) if depth else None
+    if isinstance(model, GEMVLA):
+        return model(
+            batch,
+            language=language,
+            depth=depth,
+            action=action and robot,
+            generator=generator,
+            draws=draws,
+        )
+    return model(batch, language=language, depth=depth, generator=generator, draws=draws)
 
 
 def _draws(
