@@ -59,7 +59,7 @@ def test_a_moved_run_folder_is_where_it_is_now(tmp_path):
         ({"accumulation": 0}, "stage 'joint': accumulation 0 must be above 0."),
         ({"max_turns": 0}, "stage 'joint': max_turns 0 must be above 0."),
         ({"depth_weight": -0.1}, "stage 'joint': depth_weight -0.1 must not be negative."),
-        ({"language_weight": 0.0, "depth_weight": 0.0}, "language_weight and depth_weight are both 0"),
+        ({"language_weight": 0.0, "depth_weight": 0.0}, "depth_weight and action_weight are all 0"),
         ({"warmup_ratio": 1.5}, "stage 'joint': warmup_ratio 1.5 must lie in 0..1."),
         ({"warmup_steps": -1}, "stage 'joint': warmup_steps -1 must not be negative."),
         ({"learning_rates": {}}, "learning_rates trains nothing; name a module"),
