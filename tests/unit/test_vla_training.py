@@ -1,0 +1,254 @@
+"""A policy from a LeRobot dataset: trained, gone on with bit for bit, asked for actions; what is refused."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import write_checkpoint
+from tests.training_runs import numbers, write_records
+
+from egem.core.errors import CheckpointError, ConfigError, EgemError, RecordError
+from egem.data.actions import EpisodeWindows
+from egem.data.augment import Augmentation
+from egem.data.normalization import Normalization
+from egem.data.prepare import Preparer
+from egem.data.robot_data import EpisodeOptions, RobotData
+from egem.data_engine.episodes.lerobot import LeRobotDataset
+from egem.data_engine.episodes.lerobot_writer import write_lerobot
+from egem.models.gem_vla import GEMVLA
+from egem.models.vla_policy import CheckpointPolicy
+from egem.policy import Observation, Policy
+from egem.training.config import StageConfig, TrainConfig, load_run
+from egem.training.loop import train
+from egem.training.metrics import read_metrics
+from egem.training.probes import Probe
+from egem.training.signals import Stopped
+from robot_episodes import SPACE, episode
+
+HORIZON = 4
+POLICY_STAGE = StageConfig(
+    name="policy",
+    learning_rates={"action_expert": 1e-3, "backbone": 1e-3, "depth_head": 1e-3},
+    steps=3,
+    batch_size=2,
+    language_weight=0.0,
+    action_weight=1.0,
+)
+TOGETHER = replace(POLICY_STAGE, name="together", steps=2, language_weight=0.5, language_batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("vla")
+    write_lerobot((episode(seed, steps=8) for seed in range(3)), root / "demos")
+    write_records(root / "records", num_groups=4)
+    write_checkpoint(root / "checkpoint")
+    return root
+
+
+def config_of(folder: Path, **changes) -> TrainConfig:
+    config = TrainConfig(
+        run=folder / "run",
+        data=(folder / "demos",),
+        episodes=EpisodeOptions(horizon=HORIZON),
+        language_data=(folder / "records",),
+        checkpoint=folder / "checkpoint",
+        stages=(POLICY_STAGE, TOGETHER),
+        checkpoint_every=100,
+        trackers=(),
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(folder) -> TrainConfig:
+    config = config_of(folder)
+    train(config)
+    return config
+
+
+def test_losses_of_each_stage(finished):
+    rows = read_metrics(finished.run)
+    assert [row["stage"] for row in rows] == ["policy"] * 3 + ["together"] * 2
+    for row in rows:
+        parts = row["loss/action"] + 0.1 * row["loss/depth"]
+        assert row["loss/total"] == pytest.approx(parts + 0.5 * row.get("loss/language", 0.0), rel=1e-5)
+    assert "loss/language" not in rows[0]
+    assert "loss/language" in rows[-1]
+    assert rows[0]["data/samples"] == 2
+    assert rows[-1]["data/samples"] == 5
+    # A velocity of noise minus data, both of about unit size, predicted as 0 at first.
+    assert 0.5 < rows[0]["loss/action"] < 4
+
+
+def test_it_goes_on_bit_for_bit_in_the_middle_of_an_epoch(finished, folder):
+    def send(model, preparer, step, place):
+        if step in (2, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    config = replace(finished, run=folder / "stopped")
+    probes = [Probe(name="signal", every=1, run=send)]
+    with pytest.raises(Stopped):
+        train(config, probes=probes)
+    with pytest.raises(Stopped):
+        train(load_run(config.run), probes=probes, resume=True)
+    train(load_run(config.run), resume=True)
+    assert numbers(config.run) == numbers(finished.run)
+    weights = [GEMVLA.from_pretrained(each.run / "model").state_dict() for each in (config, finished)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_what_a_window_holds(finished):
+    source = windows(finished)
+    data = source.data
+    last = data.window(1, 6)
+    sample = source.sample(last, np.random.default_rng(0))
+    made = episode(1, steps=8)
+    assert sample.image_grid.shape == (2, 3)
+    assert sample.action is not None
+    assert sample.action.valid.tolist() == [True, True, False, False]
+    given = source.normalization.denormalize_actions(sample.action.actions.numpy())
+    np.testing.assert_allclose(given[:2], made.actions[6:8], atol=1e-5)
+    np.testing.assert_allclose(given[2:], made.actions[[7, 7]], atol=1e-5)
+    np.testing.assert_allclose(
+        sample.action.state.numpy(), source.normalization.normalize_state(made.states[6]), atol=1e-5
+    )
+    # Depth belongs to the camera that has it, the first; the wrist camera has none.
+    assert [depth.image_index for depth in sample.depth_maps] == [0]
+    text = source.preparer.tokenizer.decode(sample.input_ids.tolist())
+    assert made.instruction in text
+    changed = replace(source, augmentation=Augmentation(min_crop=0.8))
+    one, same, other = (changed.sample(last, np.random.default_rng(seed)).patches for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_the_checkpoint_is_a_policy(finished):
+    policy = CheckpointPolicy.from_checkpoint(finished.run / "model", num_steps=2)
+    assert isinstance(policy, Policy)
+    info = policy.info
+    assert (info.cameras, info.horizon, info.control_hz) == (("front", "wrist"), HORIZON, 10.0)
+    assert info.action_space.differences(SPACE) == ()
+    seen = observations()
+    first = policy.act(seen, seed=3)
+    assert [chunk.shape for chunk in first] == [(HORIZON, 7)] * 2
+    assert all(chunk.dtype == np.float32 and np.isfinite(chunk).all() for chunk in first)
+    assert all((a == b).all() for a, b in zip(first, policy.act(seen, seed=3), strict=True))
+    kept = first[1][1:3]
+    continued = policy.act(seen, previous=[None, kept], seed=4)
+    np.testing.assert_allclose(continued[1][:2], kept, atol=1e-5)
+
+
+def observations() -> list[Observation]:
+    made = episode(0, steps=8)
+    return [
+        Observation(
+            images={name: stream.frames.read([step])[0] for name, stream in made.cameras.items()},
+            state=made.states[step],
+            instruction=made.instruction,
+        )
+        for step in (0, 5)
+    ]
+
+
+def windows(config: TrainConfig) -> EpisodeWindows:
+    model = config.run / "model"
+    return EpisodeWindows(
+        data=RobotData([LeRobotDataset(path) for path in config.data], config.episodes),
+        preparer=Preparer.from_checkpoint(model),
+        normalization=Normalization.load(model / "policy"),
+    )
+
+
+# What is refused
+
+
+def test_a_policy_refuses_what_it_was_not_trained_for(finished):
+    policy = CheckpointPolicy.from_checkpoint(finished.run / "model")
+    seen = observations()[0]
+
+    def refused(**changes) -> str:
+        with pytest.raises(ConfigError) as error:
+            policy.act([replace(seen, **changes)])
+        return str(error.value)
+
+    assert refused(images={"front": seen.images["front"]}) == (
+        "observation 0 has no picture of camera wrist; it has front. Give the cameras that the policy was trained with."
+    )
+    assert refused(state=np.full(8, np.nan, np.float32)).startswith(
+        "observation 0: the state is not finite (number 0 is nan)"
+    )
+    assert "a state of shape (7,), the policy wants (8,)" in refused(state=np.zeros(7, np.float32))
+    assert "has no instruction" in refused(instruction=" ")
+
+
+def test_a_checkpoint_without_normalization_is_refused(finished, folder):
+    copy = folder / "copy"
+    shutil.copytree((finished.run / "model").resolve(), copy)
+    (copy / "policy" / "normalization.json").unlink()
+    with pytest.raises(CheckpointError) as error:
+        CheckpointPolicy.from_checkpoint(copy)
+    assert str(error.value) == (
+        f"{copy} has no policy/normalization.json: without it nobody knows what the model's numbers mean to the robot. "
+        "Copy it from the model folder of the run that trained it, or train from the data again."
+    )
+
+
+def test_a_policy_is_only_trained_further_on_its_own_robot(finished, folder):
+    turned = replace(SPACE, gripper_open=1.0, gripper_closed=-1.0)
+    write_lerobot(iter([episode(0, steps=8, action_space=turned)]), folder / "turned")
+    further = replace(finished, run=folder / "further", checkpoint=finished.run / "model")
+    with pytest.raises(ConfigError, match="action gripper_open is -1 here, 1 there"):
+        train(replace(further, data=(folder / "turned",)))
+    with pytest.raises(
+        ConfigError, match=r"gives chunks of 4 actions, horizon is 5; set episodes.horizon to 4"
+    ):
+        train(replace(further, episodes=EpisodeOptions(horizon=5)))
+    assert not further.run.exists()
+
+
+def test_a_corrupted_video_is_named(finished, folder):
+    copy = folder / "torn"
+    shutil.copytree(folder / "demos", copy)
+    (video,) = copy.glob("videos/observation.images.wrist/**/*.mp4")
+    video.write_bytes(video.read_bytes()[:200])
+    source = windows(replace(finished, data=(copy,)))
+    with pytest.raises(RecordError, match=f"video {video} cannot be read"):
+        source.sample(0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"episodes": None}, "action_weight 1.0 needs robot episodes"),
+        ({"language_data": ()}, "language_weight 0.5 with robot episodes needs records"),
+    ],
+)
+def test_weights_need_data_of_their_kind(folder, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        config_of(folder, **changes)
+
+
+def test_records_are_no_robot_data(folder):
+    with pytest.raises(EgemError, match="is no LeRobot dataset"):
+        train(config_of(folder, run=folder / "none", data=(folder / "records",)))
+
+
+def test_a_stored_run_reads_back(finished):
+    stored = json.loads((finished.run / "config.json").read_text())
+    assert stored["episodes"]["horizon"] == HORIZON
+    assert load_run(finished.run) == finished
+
+
+def test_an_idle_batch_counts_nothing(finished):
+    sample = windows(finished).idle()
+    assert sample.action is not None
+    assert not sample.action.valid.any()
