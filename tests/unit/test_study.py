@@ -195,6 +195,8 @@ def test_verdicts_follow_the_numbers(finished) -> None:
     assert verdicts["depth-language"].says == "yes"
     assert verdicts["depth-shuffled"].says == "yes"
     assert verdicts["depth-image"].says == "no: not above"
+    # Made up alike for all skills, so no more on the depth-like ones.
+    assert verdicts["depth-skills"].test.difference == pytest.approx(0)
     assert verdicts["depth-unused"].says == "open"
     close = [made_up(base, arm, s, v + 0.001 * s**k) for s in range(5) for arm, v, k in
              (("language", 0.3, 1), ("depth", 0.35, 2))]  # fmt: skip

@@ -34,11 +34,10 @@ HYPOTHESES = (
     ),
     Hypothesis(
         name="depth-skills",
-        text="H2: (b) beats (a) by at least 10 points on the depth-like skills",
+        text="H2: and by more on the depth-like skills than on all",
         first="depth",
         second="language",
-        measure="depth_skills",
-        least=0.10,
+        measure="depth_excess",
     ),
     Hypothesis(
         name="depth-shuffled",

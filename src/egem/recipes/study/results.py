@@ -66,6 +66,8 @@ class RunResult:
             return _mean(measured.accuracy[measure].values())
         if measure == "depth_skills":
             return _mean([measured.accuracy["held_out"][skill] for skill in _depth_skills(measured)])
+        if measure == "depth_excess":
+            return self.score("depth_skills") - self.score("held_out")
         if measure == "answer_loss":
             return _mean(measured.answer_loss.values())
         if measure == "probe_depth":
@@ -76,6 +78,7 @@ class RunResult:
 MEASURES: dict[str, str] = {
     "held_out": "mean over skills, held-out scenes",
     "depth_skills": "mean over depth-like skills, held-out scenes",
+    "depth_excess": "depth-like skills minus all skills, held-out scenes",
     "new_cameras": "mean over skills, new camera poses",
     "new_objects": "mean over skills, new colours and shapes",
     "answer_loss": "loss of right answers, nats per token (less is better)",
