@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from egem.annotators.depth import DepthEstimator, to_file
 from egem.annotators.grounding import Shown, box_question, path_question, point_question
@@ -59,6 +59,7 @@ class Clock:
             setattr(self, part, getattr(self, part) + time.perf_counter() - start)
 
 
+@runtime_checkable
 class Step(Protocol):
     """Annotates groups."""
 

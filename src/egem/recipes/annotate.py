@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tyro.conf import OmitArgPrefixes
 
@@ -52,6 +52,7 @@ class AnnotateConfig:
             )
 
 
+@runtime_checkable
 class StepMaker(Protocol):
     """A configuration that a worker can make its step from; can be pickled."""
 

@@ -6,7 +6,9 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
 
+from egem.annotators.objects import ObjectNamer
 from egem.annotators.steps import DepthStep, MasksStep, ObjectsStep, Step, TracksStep
+from egem.annotators.tracks import PointTracker
 from egem.core.errors import ConfigError
 from egem.recipes.annotate import AnnotateConfig
 
@@ -57,7 +59,7 @@ class NamerConfig:
     cache: Path | None = None
     """File of answers, so that no question is asked twice; beside --out if None."""
 
-    def make(self, *, device: str, sees: bool, out: Path):
+    def make(self, *, device: str, sees: bool, out: Path) -> ObjectNamer:
         """Load or address it.
 
         Raises:
@@ -140,7 +142,7 @@ class TrackerConfig:
     cotracker_weights: Path | None = None
     """Of a checkout: the offline model's weights as safetensors."""
 
-    def make(self, device: str):
+    def make(self, device: str) -> PointTracker:
         """Load it."""
         from egem.annotators.cotracker import CoTracker3
         from egem.annotators.tracks import OpticalFlow, load_opencv
