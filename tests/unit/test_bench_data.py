@@ -3,6 +3,8 @@
 import torch
 
 from egem.benchmarking.data import PARTS, BenchDataConfig, bench_data, table
+from egem.benchmarking.engine import BenchEngineConfig, bench_engine
+from egem.benchmarking.engine import table as engine_table
 from egem.benchmarking.pictures import preparer_at_448, recipe_at_448, write_many_rows, write_pictures
 from egem.data.latents import open_latents
 from egem.shards import RecordGroups, verify_shards
@@ -44,3 +46,16 @@ def test_many_rows(tmp_path):
     verify_shards(tmp_path / "rows")
     groups = RecordGroups([tmp_path / "rows"])
     assert [record.id for record in groups[200]] == [f"0000200/{turn}" for turn in range(4)]
+
+
+def test_making_records_is_timed_by_source():
+    result = bench_engine(BenchEngineConfig(rows=20, scenes=0, workers=1))
+    made = {name: step["records"] for name, step in result["steps"].items()}
+    assert made == {
+        "import llava": 20,
+        "import refspatial": 20,
+        "import spar-7m": 5,
+        "import robovqa": 8,
+    }
+    assert all(step["per_core_second"] > 0 for step in result["steps"].values())
+    assert "clips of 16 frames" in engine_table(result)

@@ -124,7 +124,9 @@ class _ConvertShard:
     def __call__(self, number: int) -> tuple[int, ShardInfo]:
         shard = RecordGroups([self.folder]).shards[number]
         source = open_shard(shard.place, shard.info.name, shard.info.sha256)
-        schema = pa.schema([*SCHEMA, _PREVIEW], metadata=_metadata())
+        # `datasets` takes a declared feature only for a column that may be null.
+        fields = [field.with_nullable(True) for field in [*SCHEMA, _PREVIEW]]
+        schema = pa.schema(fields, metadata=_metadata())
         path = self.target / self.names[number]
         rows = 0
         with pq.ParquetWriter(
