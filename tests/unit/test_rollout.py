@@ -1,0 +1,160 @@
+"""Rollouts: counted, resumed, recorded, replayed; simulators that die are no failures of a policy."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from egem.core.errors import CheckpointError, ConfigError
+from egem.data_engine.episodes.lerobot import LeRobotDataset
+from egem.environments.tabletop.environment import INFO
+from egem.policy import PolicyInfo
+from egem.rollout.episode import Job
+from egem.rollout.run import RolloutConfig, noise_seed, rollout
+from egem.rollout.summary import summarise
+from egem.video import read_frames
+
+
+class Still:
+    """A policy that opens the gripper and keeps still; may do something else first."""
+
+    info = PolicyInfo(
+        name="still", cameras=("front",), state_dim=7, action_space=INFO.action_space, horizon=100
+    )
+
+    def __init__(self, before=lambda: None, value=0.0):
+        self.before, self.value, self.seeds = before, value, []
+
+    def act(self, observations, *, previous=None, seed=None):
+        self.before()
+        self.seeds.append(seed)
+        return [np.full((100, 7), self.value, np.float32) for _ in observations]
+
+
+def entries(folder):
+    return [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory):
+    """Two tasks, recorded and filmed."""
+    folder = tmp_path_factory.mktemp("rollout")
+    config = RolloutConfig(
+        tasks=("lift", "open_drawer"),
+        episodes=1,
+        out=folder / "out",
+        record=folder / "demos",
+        workers=0,
+        size=(32, 32),
+    )
+    return folder, config, rollout(config, "expert")
+
+
+def test_demonstrations_become_a_dataset_with_depth_and_subtasks(demonstrations):
+    folder, _, summary = demonstrations
+    assert summary.overall.successes == 2
+    dataset = LeRobotDataset(folder / "demos")
+    episode = dataset.episode(0)
+    played = entries(folder / "out")[0]
+    assert played["seed"] >= 1_000_000  # no scene of an evaluation
+    assert episode.num_steps == played["steps"]
+    assert episode.instruction == played["instruction"]
+    assert episode.action_space == INFO.action_space
+    assert episode.states is not None
+    assert episode.states.shape[1] == len(INFO.state_names)
+    assert [s.text.split()[0] for s in episode.subtasks] == ["reach", "grasp", "lift"]
+    depth = episode.cameras["front"].depth
+    assert depth is not None
+    assert 0.3 < depth.read([0])[0].min() < 2
+    frames, _ = read_frames(next((folder / "out" / "films").glob("lift-*.mp4")), num=3)
+    assert len(frames) == 3
+    assert not (folder / "out" / "parts").exists()
+
+
+def test_recorded_actions_replayed_do_what_they_did(demonstrations):
+    folder, config, _ = demonstrations
+    replayed = RolloutConfig(
+        replay=folder / "demos", out=folder / "replay", workers=0, films=0, size=config.size
+    )
+    assert rollout(replayed, "replay").overall.successes == 2
+    recorded, again = entries(folder / "out"), entries(folder / "replay")
+    assert {e["id"]: e["steps"] for e in again} == {e["id"]: e["steps"] for e in recorded}
+    with pytest.raises(ConfigError, match="exists already"):
+        rollout(config, "expert")
+    (folder / "demos" / "meta" / "rollout.json").rename(folder / "notes.json")
+    with pytest.raises(ConfigError, match="only datasets that"):
+        rollout(RolloutConfig(replay=folder / "demos", out=folder / "r", workers=0), "replay")
+    (folder / "notes.json").rename(folder / "demos" / "meta" / "rollout.json")
+
+
+def test_a_stopped_rollout_goes_on_and_refuses_results_of_something_else(tmp_path):
+    policy = Still()
+    config = RolloutConfig(tasks=("lift",), episodes=1, out=tmp_path, workers=0, films=0, size=(16, 16))
+    rollout(config, "still", policy)
+    first = (tmp_path / "episodes.jsonl").read_text()
+    (tmp_path / "episodes.jsonl").write_text(first + '{"id": "lift/1", "ta')  # killed while writing
+    longer = RolloutConfig(tasks=("lift",), episodes=2, out=tmp_path, workers=0, films=0, size=(16, 16))
+    summary = rollout(longer, "still", policy)
+    assert (tmp_path / "episodes.jsonl").read_text().startswith(first)
+    assert summary.overall.failures == {"reach": 2}
+    assert policy.seeds == [noise_seed(Job(task="lift", seed=s, actor="policy"), 0) for s in (0, 1)]
+    with pytest.raises(CheckpointError, match="actor was 'still', now it is 'expert'"):
+        rollout(config, "expert")
+
+
+def test_a_dead_simulator_is_a_crash_and_not_finite_actions_are_a_failure(tmp_path):
+    config = RolloutConfig(
+        tasks=("open_drawer",), episodes=2, out=tmp_path / "a", workers=1, films=0, size=(16, 16)
+    )
+    done = []
+
+    def kill_once():
+        if not done:
+            (child,) = multiprocessing.active_children()
+            done.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+
+    summary = rollout(config, "still", Still(before=kill_once))
+    assert (summary.overall.episodes, summary.overall.crashes) == (1, 1)
+    assert entries(tmp_path / "a")[0]["status"] == "crash"
+    again = rollout(config, "still", Still(value=np.nan))  # only what crashed is played
+    assert (again.overall.episodes, again.overall.crashes) == (2, 0)
+    assert again.overall.failures == {"reach": 1, "other": 1}
+    assert "7 finite numbers" in (tmp_path / "a" / "summary.md").read_text()
+
+
+def test_summary_counts_as_an_independent_formula_does():
+    made = [
+        {
+            "id": f"t/{k}",
+            "task": "t",
+            "status": "success" if k < 17 else "failure",
+            "steps": k,
+            "stage": "grasp",
+        }
+        for k in range(20)
+    ] + [{"id": "t/99", "task": "t", "status": "crash", "steps": 0, "detail": "gone"}]
+    found = summarise(made, actor="p", info=INFO, rate=None).overall
+    expected = binomtest(17, 20).proportion_ci(0.95, "wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.mean, found.crashes, found.failures, found.steps) == (0.85, 1, {"grasp": 3}, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"env": "tabeltop"}, "Did you mean 'tabletop'"),
+        ({"tasks": ("pik",)}, "unknown task"),
+        ({"episodes": 0}, "at least one episode"),
+        ({"noise": 0.1}, "--noise is for the expert"),
+        ({"scenery": "wild"}, "unknown scenery"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, changes, words):
+    config = RolloutConfig(**{"out": tmp_path, "workers": 0, "size": (16, 16), **changes})
+    with pytest.raises(ConfigError, match=words):
+        rollout(config, "still", Still())
