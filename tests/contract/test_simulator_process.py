@@ -108,13 +108,12 @@ def test_libero_itself():
         for camera in ("image", "wrist_image"):
             assert begun.observation.images[camera].shape == (64, 64, 3)
             assert 0.01 < begun.observation.depths[camera].min() < begun.observation.depths[camera].max() < 20
-        # The point of the gripper is where the calibration says, at the depth that is drawn there or nearer.
+        # Where the calibration puts the gripper, a finger is drawn at about that depth; the point itself is between them.
         camera = libero.calibrations()["image"]
         point = camera.camera_from_base @ np.r_[begun.observation.state[:3], 1]
-        column, row, _ = camera.intrinsics @ point[:3] / point[2]
-        assert 0 < column < 64
-        assert 0 < row < 64
-        assert abs(begun.observation.depths["image"][int(row), int(column)] - point[2]) < 0.15
+        column, row, _ = (camera.intrinsics @ point[:3] / point[2]).astype(int)
+        around = begun.observation.depths["image"][row - 2 : row + 3, column - 2 : column + 3]
+        assert abs(around.min() - point[2]) < 0.08
         before = begun.observation.state[0]
         for _ in range(3):
             libero.step(np.array([1.0, 0, 0, 0, 0, 0, -1]))
