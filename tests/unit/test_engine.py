@@ -12,6 +12,7 @@ from egem.core.errors import ConfigError, EgemError, RecordError
 from egem.data_engine.engine.parts import cut
 from egem.shards import fingerprint, iterate_records, verify_shards
 from engine_steps import Number, Write, run
+from ray_stand_in import StandIn
 
 
 @pytest.fixture
@@ -82,6 +83,25 @@ def test_ray_makes_the_same(step: Write, reference: Path, tmp_path: Path) -> Non
     pytest.importorskip("ray")
     run(step, tmp_path / "out", share=0.1, engine="ray", address="local", workers=2)
     assert content(tmp_path / "out") == content(reference)
+
+
+def test_what_ray_is_asked_for_gives_the_same(
+    step: Write, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = StandIn()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    run(step, tmp_path / "out", share=0.1, engine="ray")
+    assert content(tmp_path / "out") == content(reference)
+    assert sorted(ray.calls.values()) == [2, 2]
+    assert ray.most_running == 4
+    assert len(ray.killed) == 2
+    with pytest.raises(RecordError, match=r"number \d+ is bad"):
+        run(step, tmp_path / "bad", engine="ray")
+    monkeypatch.setitem(sys.modules, "ray", StandIn(lost=True))
+    with pytest.raises(EgemError, match=r"lost 4 times \(the actor died\); what is finished is kept"):
+        run(step, tmp_path / "lost", share=0.1, engine="ray")
+    with pytest.raises(ConfigError, match="has 0 GPUs, a worker needs 1"):
+        run(step, tmp_path / "none", engine="ray", gpus_per_worker=1.0)
 
 
 def test_without_ray_the_remedy_is_named(
