@@ -91,7 +91,7 @@ def _crop(height: int, width: int, options: Augmentation, rng: np.random.Generat
     return found[0], found[1]
 
 
-def _resized(depth: Depth, size: tuple[int, int]) -> Depth:
+def _resized(depth: Float[np.ndarray, "_ _"], size: tuple[int, int]) -> Depth:
     """The nearest reading, because a mean over an edge is no depth of anything."""
     if depth.shape == size:
         return depth
