@@ -1,6 +1,8 @@
 """The study: its plan, what its arms share, its tests, its files, its page."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,22 +233,26 @@ def test_report_fills_the_page_and_says_what_is_wrong(finished, tmp_path: Path) 
     assert figure.read_bytes() == before
 
 
-def test_a_run_in_other_hands_is_left_to_them(finished, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    lock = tmp_path / "locks" / "run"
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom egem.recipes.study.parts import locked\n"
-        "with locked(Path(sys.argv[1]), wait=False) as mine: print(mine)"
+def test_a_run_in_other_hands_is_left_to_them_until_they_end(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "run"
+    path.parent.mkdir()
+    holds = (
+        "import fcntl, sys\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\nsys.stdin.read()"
     )
-    with locked(lock) as mine:
+    # Another process, because a process never waits for a lock of its own.
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", holds, str(path.with_suffix(".lock"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with locked(path, wait=False) as mine:
+            assert not mine
+        other.communicate()
+    with locked(path, wait=False) as mine:
         assert mine
-        # Another process, because a process never waits for a lock of its own.
-        said = subprocess.run(
-            [sys.executable, "-c", code, str(lock)], capture_output=True, text=True, check=True
-        )
-        assert said.stdout.strip() == "False"
 
 
 def test_results_read_back_as_they_were(finished, tmp_path: Path) -> None:
