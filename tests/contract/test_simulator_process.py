@@ -108,7 +108,7 @@ def test_libero_itself():
         for camera in ("image", "wrist_image"):
             assert begun.observation.images[camera].shape == (64, 64, 3)
             assert 0.01 < begun.observation.depths[camera].min() < begun.observation.depths[camera].max() < 20
-        # Where the calibration puts the gripper, a finger is drawn at about that depth; the point itself is between them.
+        # The point that the calibration finds is between the fingers: one of them is drawn beside it, about as deep.
         camera = libero.calibrations()["image"]
         point = camera.camera_from_base @ np.r_[begun.observation.state[:3], 1]
         column, row, _ = (camera.intrinsics @ point[:3] / point[2]).astype(int)
