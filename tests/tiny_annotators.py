@@ -32,7 +32,7 @@ def depth_anything_v2(folder: Path, kind: str = "relative") -> Path:
         fusion_hidden_size=8,
         head_hidden_size=4,
         depth_estimation_type=kind,
-        max_depth=20 if kind == "metric" else None,
+        max_depth=20 if kind == "metric" else 1,
     )
     DepthAnythingForDepthEstimation(config).save_pretrained(folder)
     processor = DPTImageProcessorPil(
