@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, runtime_checkable
 
+import numpy as np
+
 from egem.annotators.depth import DepthEstimator, to_file
 from egem.annotators.grounding import Shown, box_question, path_question, point_question
 from egem.annotators.masks import (
@@ -285,7 +287,7 @@ class TracksStep:
                 mask = decode_segmentation(each["mask"], height, width, _where(group))
                 tracks = self.tracker.track(frames, spread_points(mask, NUM_POINTS))
                 path = path_of(tracks, centre_of(mask)) / (width, height)
-                inside = ((path >= 0) & (path <= 1)).all(axis=1).tolist()
+                inside: list[bool] = np.all((path >= 0) & (path <= 1), axis=1).tolist()
                 points = [
                     [round(x * COORDINATE_RANGE), round(y * COORDINATE_RANGE)] if seen else None
                     for (x, y), seen in zip(path.tolist(), inside, strict=True)
@@ -295,10 +297,11 @@ class TracksStep:
         made = {"origin": self.tracker.origin, "licence": self.tracker.licence}
         records = [_noted(first, "tracks", {**made, "tracks": found}), *group[1:]]
         names = [each["phrase"] for each in found]
+        shown = Shown.of(first)
         for each in found if self.questions else ():
             if names.count(each["phrase"]) == 1:
                 records += path_question(
-                    first, each["phrase"], each["points"], meta={ANNOTATED: {"tracks": made}}
+                    shown, each["phrase"], each["points"], meta={ANNOTATED: {"tracks": made}}
                 )
         return records
 

@@ -19,7 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data sources": ("egem.cli.data:sources", "what `data import` can read"),
     "data stats": ("egem.cli.data:stats", "counts, answer balance and blind-guess baseline of a record set"),
     "data annotate": ("egem.cli.data:annotate", "add to records: depth, names, masks, tracks, depth latents"),
-    "data plan": ("egem.cli.annotate:plan", "planning records from robot episodes, with a detector and a tracker"),
+    "data plan": (
+        "egem.cli.annotate:plan",
+        "planning records from robot episodes, with a detector and a tracker",
+    ),
     "data dedupe": ("egem.cli.curate:dedupe", "leave out what is said twice about the same pictures"),
     "data leakage": ("egem.cli.curate:leakage", "find training pictures that a benchmark shows too"),
     "data filter": ("egem.cli.curate:filter_", "leave out what breaks a rule of quality; count by rule"),
@@ -32,7 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("egem.cli.train:train", "train a recipe, or resume a run"),
     "ask": ("egem.cli.look:ask", "ask a checkpoint about an image"),
     "depth": ("egem.cli.look:depth", "let a checkpoint draw the depth of an image"),
-    "rollout": ("egem.cli.rollout:rollout", "play a policy or the scripted expert in a simulated environment"),
+    "rollout": (
+        "egem.cli.rollout:rollout",
+        "play a policy or the scripted expert in a simulated environment",
+    ),
     "eval": ("egem.cli.evaluate:evaluate", "scores with counts and confidence intervals"),
     "study": ("egem.cli.study:study", "controlled arms x seeds -> table with paired tests"),
     "serve": ("egem.cli.serve:serve", "a checkpoint's policy for robots and simulators, over websockets"),

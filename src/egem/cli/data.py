@@ -146,9 +146,7 @@ def view(arguments: list[str]) -> None:
     from egem.report.contact_sheet import write_contact_sheet
 
     out = options.out or options.folder.with_suffix(".html")
-    write_contact_sheet(
-        options.folder, out, num=options.num, sources=options.sources, skills=options.skills
-    )
+    write_contact_sheet(options.folder, out, num=options.num, sources=options.sources, skills=options.skills)
     print(f"page: {out}")
 
 
@@ -179,9 +177,15 @@ def _latents(arguments: list[str]) -> None:
 
 
 ANNOTATIONS = {
-    "depth": (annotators.depth, "depth of images that have none, with Depth Anything 3 or a model of transformers"),
+    "depth": (
+        annotators.depth,
+        "depth of images that have none, with Depth Anything 3 or a model of transformers",
+    ),
     "objects": (annotators.objects, "names of the manipulated thing and of what can be seen"),
-    "masks": (annotators.masks, "masks, boxes and points of named things with SAM 3, and questions about them"),
+    "masks": (
+        annotators.masks,
+        "masks, boxes and points of named things with SAM 3, and questions about them",
+    ),
     "tracks": (annotators.tracks, "ways of those things through clips, with CoTracker3 or optical flow"),
     "latents": (_latents, "depth latents, so that training needs neither codec nor depth maps"),
 }

@@ -189,7 +189,8 @@ class Preparer:
         Raises:
             RecordError: negative or non-finite values.
         """
-        image_size = smart_resize(*depth.shape, self.images)
+        height, width = depth.shape
+        image_size = smart_resize(height, width, self.images)
         encoded = encode(depth, target_size(*image_size, self.depth), self.depth, image_size=image_size)
         if not encoded.valid.any():
             self._count("depth map without a reading", where)

@@ -15,8 +15,6 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 from PIL import Image
@@ -136,7 +134,7 @@ def _matching(
         fits = np.ones(table.num_rows, bool)
         for column, names in (("source", sources), ("skill", skills)):
             if names:
-                fits &= pc.is_in(table.column(column), pa.array(list(names))).to_numpy()
+                fits &= np.isin(table.column(column).to_numpy(), list(names))
         found.append(fits)
     sizes = groups.group_sizes
     return np.add.reduceat(np.concatenate(found).astype(np.int64), np.cumsum(sizes) - sizes)

@@ -110,8 +110,10 @@ def _opened(path: Path) -> tuple[pq.ParquetFile, np.ndarray | None]:
     bounds = np.zeros((file.num_row_groups, 2), np.int64)
     for group in range(file.num_row_groups):
         statistics = meta.row_group(group).column(leaf).statistics
-        known = statistics is not None and statistics.has_min_max
-        bounds[group] = (statistics.min, statistics.max) if known else (0, np.iinfo(np.int64).max)
+        if statistics is None or not statistics.has_min_max:
+            bounds[group] = (0, np.iinfo(np.int64).max)
+        else:
+            bounds[group] = (statistics.min, statistics.max)
     return file, bounds
 
 

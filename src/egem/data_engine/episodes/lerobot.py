@@ -116,9 +116,13 @@ class LeRobotDataset:
         """Steps of each episode, as announced."""
         return tuple(int(row["length"]) for row in self._rows)
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of info.json, of the episodes' table, and of the sizes of data and video files."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256((self.root / "meta" / "info.json").read_bytes())
         digest.update(json.dumps(self._rows, sort_keys=True, default=str).encode())
         for folder in ("data", "videos"):
