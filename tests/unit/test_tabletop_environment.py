@@ -159,22 +159,22 @@ def test_unknown_task_names_the_nearest(environment):
 
 
 FITTING = PolicyInfo(
-    name="p", cameras=("wrist",), state_dim=7, action_space=INFO.action_space, horizon=8, control_hz=10.2
+    name="p", cameras=("wrist",), state_dim=7, action_space=INFO.action_space, horizon=8, control_hz=10.05
 )
 
 
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        (replace(FITTING, cameras=("wrist", "top")), "camera 'top', the environment has front, wrist"),
-        (replace(FITTING, state_dim=8), "its state has 8 numbers, the environment's 7"),
-        (replace(FITTING, state_names=("a",) * 7), "its state is a, a"),
+        (replace(FITTING, cameras=("wrist", "top")), "camera top is missing, there are front, wrist"),
+        (replace(FITTING, state_dim=8), "the state has 7 numbers, the policy wants 8"),
+        (replace(FITTING, state_names=("a",) * 7), "the state is .x, y, z, .*, the policy wants .a, a"),
         (replace(FITTING, action_space=replace(INFO.action_space, dim=8)), "dim is 8 here, 7 there"),
         (
             replace(FITTING, action_space=replace(INFO.action_space, gripper_open=-1.0, gripper_closed=1.0)),
             "gripper_open is -1 here, 1 there",
         ),
-        (replace(FITTING, control_hz=5.0), "trained at 5 actions a second, the environment takes 10"),
+        (replace(FITTING, control_hz=5.0), "10 actions a second, the policy was trained at 5"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused_before_anything_runs(policy, words):

@@ -12,16 +12,14 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from egem.core.errors import ConfigError, unknown_name
+from egem.core.errors import unknown_name
 from egem.episodes import ActionSpace
+from egem.matching import require_match
 from egem.policy import Observation, PolicyInfo
 
 Stage = Literal["reach", "grasp", "wrong object", "transport", "release", "push", "other"]
 STAGES: Final = ("reach", "grasp", "wrong object", "transport", "release", "push", "other")
 """Where an attempt can end without success, in the order in which they come."""
-
-RATE_TOLERANCE: Final = 0.05
-"""Control rates that differ by less than this share count as one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,35 +161,15 @@ def check_policy(policy: PolicyInfo, environment: EnvironmentInfo) -> None:
     Raises:
         ConfigError: says every difference, and what to do.
     """
-    where = f"policy '{policy.name}' does not fit environment '{environment.name}':"
-    missing = [name for name in policy.cameras if name not in environment.cameras]
-    if missing:
-        raise ConfigError(
-            f"{where} it looks at camera '{missing[0]}', the environment has {', '.join(environment.cameras)}. "
-            "Train on data with these cameras, or choose another environment."
-        )
-    if policy.state_dim != len(environment.state_names):
-        raise ConfigError(
-            f"{where} its state has {policy.state_dim} numbers, the environment's "
-            f"{len(environment.state_names)} ({', '.join(environment.state_names)})."
-        )
-    if policy.state_names and policy.state_names != environment.state_names:
-        raise ConfigError(
-            f"{where} its state is {', '.join(policy.state_names)}; the environment's is "
-            f"{', '.join(environment.state_names)}."
-        )
-    differences = policy.action_space.differences(environment.action_space)
-    if differences:
-        raise ConfigError(
-            f"{where} {'; '.join(differences)} (here: the policy, there: the environment). "
-            "Actions of one mean something else in the other: train on data of this action space."
-        )
-    rate = policy.control_hz
-    if rate is not None and abs(rate - environment.control_hz) > RATE_TOLERANCE * environment.control_hz:
-        raise ConfigError(
-            f"{where} it was trained at {rate:g} actions a second, the environment takes "
-            f"{environment.control_hz:g}. Resample the data to that rate and train again."
-        )
+    require_match(
+        policy,
+        f"environment '{environment.name}'",
+        cameras=environment.cameras,
+        state_dim=len(environment.state_names),
+        state_names=environment.state_names,
+        action_space=environment.action_space,
+        control_hz=environment.control_hz,
+    )
 
 
 def check_task(task: str, info: EnvironmentInfo) -> None:
