@@ -20,14 +20,14 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks packages
+	$(BIN)/ruff check src tests benchmarks packages
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
 
 format: setup
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks packages
+	$(BIN)/ruff check --fix src tests benchmarks packages
 
 clean:
 	rm -rf .venv runs

@@ -90,11 +90,11 @@ def test_ranks_with_different_configurations(folder):
 
 def other_data(config_file: Path, other: Path) -> None:
     """The same path, but this rank's disk holds something else."""
-    from egem.training import loop
+    from egem.training import data
 
-    original = loop.RecordGroups
+    original = data.RecordGroups
     if current_world().rank == 1:
-        loop.RecordGroups = lambda folders, cache: original((other,))
+        data.RecordGroups = lambda folders, cache: original((other,))
     expect_error(ConfigError, load_json(TrainConfig, config_file))
 
 
@@ -107,10 +107,10 @@ def test_ranks_with_different_data(folder):
 
 def missing_data(config_file: Path) -> None:
     """Only rank 1 cannot see its data."""
-    from egem.training import loop
+    from egem.training import data
 
     if current_world().rank == 1:
-        loop.RecordGroups = _missing
+        data.RecordGroups = _missing
     expect_error(RecordError, load_json(TrainConfig, config_file))
 
 

@@ -129,8 +129,8 @@ class Block(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(_modulation_size(config), 9 * width))
 
     def condition(self, tokens: Float[Tensor, "sample token hidden"]) -> KeysValues:
-        """Keys and values of adapted hidden states."""
-        return self.cross_attn.keys_values(self.cond_norm(tokens))
+        """Keys and values of adapted hidden states, for all flow steps."""
+        return self._projected(tokens)
 
     def forward(
         self,
@@ -151,12 +151,16 @@ class Block(nn.Module):
         """
         parts = self.adaLN_modulation(modulation)[:, None].chunk(9, dim=-1)
         attn, cross, ffn = parts[:3], parts[3:6], parts[6:]
-        keys_values = offered if isinstance(offered, tuple) else self.condition(offered)
+        keys_values = offered if isinstance(offered, tuple) else self._projected(offered)
         normed = _modulated(self.attn_norm(tokens), *attn[:2])
         tokens = tokens + attn[2] * self.attn(normed, self.attn.keys_values(normed))
         normed = _modulated(self.cross_norm(tokens), *cross[:2])
         tokens = tokens + cross[2] * self.cross_attn(normed, keys_values, mask, rotation)
         return tokens + ffn[2] * self.ffn(_modulated(self.ffn_norm(tokens), *ffn[:2]))
+
+    def _projected(self, tokens: Float[Tensor, "sample token hidden"]) -> KeysValues:
+        # Not `condition`, which FSDP gathers the block's weights for and then frees them: `forward` still needs them.
+        return self.cross_attn.keys_values(self.cond_norm(tokens))
 
 
 class TimeEmbedding(nn.Module):
