@@ -35,8 +35,8 @@ class Scripted:
     """With frames and sub-tasks alone: no track, no calibration."""
     masks: list[dict[str, np.ndarray]]
     """Of each step, by name."""
-    tips: np.ndarray
-    """(step, 2) pixels: where the point between the fingertips is seen."""
+    fingers: np.ndarray
+    """(step, 2) pixels: where the middle of both fingers is seen, which is what a mask of them has for its middle."""
     known: KnownMasks
 
 
@@ -56,7 +56,7 @@ def _run(environment, task, seed):
     is_finger = np.append([int(body) in fingers for body in model.geom_bodyid], False)
     thing_of_geom = np.append(simulator._thing_of_geom, -1)
     calibration = environment.calibrations()[CAMERA]
-    images, masks, tips, texts = [], [], [], []
+    images, masks, seen, texts = [], [], [], []
     known = KnownMasks(origin="simulator/tabletop", licence="apache-2.0")
     simulator.draw(CAMERA)  # opens the drawing context
     for action in environment.expert(seed):
@@ -64,11 +64,12 @@ def _run(environment, task, seed):
         named = {thing.name: thing_of_geom[geoms] == i for i, thing in enumerate(layout.things)}
         named[GRIPPER] = is_finger[geoms]
         known.add(image, named)
-        point = calibration.camera_from_base @ np.append(environment.state()[:3], 1.0)
+        middle = simulator.data.geom_xpos[is_finger[:-1]].mean(axis=0) - simulator.tip
+        point = calibration.camera_from_base @ np.append(environment.state()[:3] + middle, 1.0)
         pixel = calibration.intrinsics @ point[:3]
         images.append(image)
         masks.append(named)
-        tips.append(pixel[:2] / pixel[2])
+        seen.append(pixel[:2] / pixel[2])
         texts.append(action.subtask)
         if environment.step(action.action).over:
             break
@@ -86,4 +87,4 @@ def _run(environment, task, seed):
         cameras={CAMERA: CameraStream(frames=Pictures(images))},
         subtasks=parts,
     )
-    return Scripted(episode=episode, masks=masks, tips=np.array(tips), known=known)
+    return Scripted(episode=episode, masks=masks, fingers=np.array(seen), known=known)

@@ -44,7 +44,7 @@ def test_thing_is_found_and_the_grippers_way_followed(made, tools):
             assert not made.masks[part.start][GRIPPER].any()
             continue
         followed += 1
-        error = np.linalg.norm(found.gripper_path * SIZE - made.tips[part.start : part.end], axis=1)
+        error = np.linalg.norm(found.gripper_path * SIZE - made.fingers[part.start : part.end], axis=1)
         assert error.max() < 5
     assert followed == 4
 
@@ -52,10 +52,10 @@ def test_thing_is_found_and_the_grippers_way_followed(made, tools):
 def test_a_long_way_stays_within_five_pixels(made):
     """From the grasp to the end in one go, from the middle of the fingers' true mask."""
     start = made.episode.subtasks[1].start
-    frames = made.episode.cameras[CAMERA].frames.read(range(start, len(made.tips)))
+    frames = made.episode.cameras[CAMERA].frames.read(range(start, len(made.fingers)))
     mask = made.masks[start][GRIPPER]
     way = path_of(OpticalFlow().track(frames, spread_points(mask, 24)), centre(mask))
-    true = made.tips[start:]
+    true = made.fingers[start:]
     assert np.linalg.norm(true[-1] - true[0]) > 20  # it goes somewhere
     assert np.linalg.norm(way - true, axis=1).max() < 5
 
@@ -88,7 +88,7 @@ def test_records_are_valid_and_hold_what_was_found(made, planned, tmp_path):
         if record.skill == "gripper_path":
             assert record.meta["annotated"]["tracks"]["origin"] == "optical-flow/lucas-kanade"
             last = np.array(record.answer.points[-1]) * SIZE / 1000
-            assert np.linalg.norm(last - made.tips[record.meta["subtask"]["end"] - 1]) < 5
+            assert np.linalg.norm(last - made.fingers[record.meta["subtask"]["end"] - 1]) < 5
 
 
 def test_the_drawn_way_is_where_the_points_are(made, planned):
@@ -108,7 +108,7 @@ def test_the_drawn_way_is_where_the_points_are(made, planned):
 
 def test_a_way_that_is_known_is_not_tracked(made, tools):
     stream = made.episode.cameras[CAMERA]
-    known = replace(stream, track=made.tips / SIZE)
+    known = replace(stream, track=made.fingers / SIZE)
     found = find(made.episode, known, made.episode.subtasks[2], tools)
     assert found.gripper_path is None
 
