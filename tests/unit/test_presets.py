@@ -12,7 +12,7 @@ PUBLISHED = {
     "gem-2b": {"backbone": 2_127_532_032, "connector": 10_033_920, "depth_head": 1_604_641_952},
     "gem-8b": {"backbone": 8_767_123_696, "connector": 14_752_512, "depth_head": 1_604_641_952},
 }
-TINY = {"backbone": 1_816_512, "connector": 33_152, "depth_head": 1_237_776}
+TINY = {"backbone": 2_077_920, "connector": 33_152, "depth_head": 1_237_776}
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)

@@ -172,7 +172,7 @@ TINY = Preset(
             "tie_word_embeddings": True,
         },
         "vision_config": {
-            "depth": 3,
+            "depth": 6,
             "initializer_range": 0.1,
             "hidden_size": 96,
             "intermediate_size": 256,
@@ -181,7 +181,7 @@ TINY = Preset(
             "spatial_merge_size": 2,
             "temporal_patch_size": 1,
             "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [0, 1],
+            "deepstack_visual_indexes": [1, 3],
             "out_hidden_size": 128,
         },
         "image_token_id": special_id("<|image_pad|>"),

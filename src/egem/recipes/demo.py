@@ -152,7 +152,7 @@ def demo(config: DemoConfig) -> DemoResult:
     seconds = {"wall time": f"{minutes_gone():.1f} minutes"}
     report = make_report(
         "GEM in minutes",
-        summary="A Qwen3-VL of under two million parameters that can describe pictures of a simulated table learns "
+        summary="A Qwen3-VL of two million parameters that can describe pictures of a simulated table learns "
         "where things are: by answering questions, and by letting a Sana depth head draw depth from its visual "
         "tokens.",
         run=run,

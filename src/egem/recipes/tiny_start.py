@@ -6,6 +6,9 @@ read-outs of every visual token teach at once: of its own patch of the depth map
 picture shows (from the answers of the skill `layout`). They are thrown away afterwards. SANA1.5 and Qwen3-VL, which
 the start stands in for, need nothing of this.
 
+A checkpoint whose vision tower has fewer blocks than the preset's is deepened first: new blocks between the old ones
+that change nothing until they have learned something.
+
     egem data render --num 16000 --cameras front side --seed 31 --questions 9 --out data/start \
         --skills caption layout is_there color_of shape_of point_at_object box_of_object object_at_point
     python -m egem.recipes.tiny_start --data data/start --checkpoint runs/tiny-draw/model --out OUT
@@ -13,10 +16,12 @@ the start stands in for, need nothing of this.
 
 import logging
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -31,10 +36,12 @@ from egem.data.order import ReadingOrder
 from egem.data.prepare import Preparer
 from egem.data_engine.skills.counting import COLORS
 from egem.data_engine.skills.describing import GRID
+from egem.device import device_of
 from egem.models.gem import GEM
+from egem.models.presets import build
 from egem.models.pretrained import load
 from egem.shards import RecordGroups
-from egem.training.host import device_of, keep_freed_memory
+from egem.training.host import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +129,7 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
     keep_freed_memory()
     torch.manual_seed(config.seed)
     device = device_of(config.device)
-    model = load(config.checkpoint, dtype=torch.float32).to(device).train()
+    model = deepened(load(config.checkpoint, dtype=torch.float32), seed=config.seed).to(device).train()
     preparer = Preparer.from_checkpoint(config.checkpoint)
     groups = RecordGroups(config.data)
     patch_size = (model.config.depth.long_side // GRID) ** 2
@@ -163,6 +170,37 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
         if step % config.save_every == 0 or step == config.steps:
             _save(model, config.out)
     return config.out
+
+
+def deepened(model: GEM, *, seed: int = 0) -> GEM:
+    """The model with a vision tower as deep as its preset's, computing what it computed.
+
+    New blocks add nothing to what flows past them: the last weights of their attention and of their MLP are zero.
+
+    Raises:
+        ConfigError: the preset's tower is not a whole number of times as deep.
+    """
+    grown = build(model.config.preset, seed=seed)
+    old, new = len(_vision(model).blocks), len(_vision(grown).blocks)
+    if old == new:
+        return model
+    if new % old:
+        raise ConfigError(f"a vision tower of {old} blocks cannot be spread evenly over {new}.")
+    for block in _vision(grown).blocks:
+        for last in (block.attn.proj, block.mlp.linear_fc2):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+    place = re.compile(r"(?<=visual\.blocks\.)\d+")
+    weights = {
+        place.sub(lambda found: str(int(found.group()) * new // old), name): value
+        for name, value in model.state_dict().items()
+    }
+    grown.load_state_dict(grown.state_dict() | weights)
+    return grown
+
+
+def _vision(model: GEM) -> Any:
+    return model.backbone.qwen.model.visual
 
 
 def cells_of(groups: RecordGroups) -> Cells:

@@ -1,0 +1,97 @@
+"""How the shipped start is made: towers grow without changing what they compute, cells are read off layouts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import random_batch
+
+from egem.core.errors import ConfigError
+from egem.models.gem import GEM
+from egem.models.presets import TINY, build
+from egem.recipes.render import RenderConfig, render
+from egem.recipes.tiny_start import ReadOutConfig, cells_of, deepened, token_patches, train_with_read_out
+from egem.shards import RecordGroups
+
+
+def shallow(depth: int) -> GEM:
+    vision = TINY.backbone["vision_config"] | {"depth": depth, "deepstack_visual_indexes": [0, 1]}
+    return build(replace(TINY, backbone=TINY.backbone | {"vision_config": vision}), seed=3)
+
+
+def test_deepening_changes_nothing_at_first() -> None:
+    model, batch = shallow(3).eval(), random_batch(seed=1)
+    grown = deepened(model, seed=7).eval()
+    assert len(grown.backbone.qwen.model.visual.blocks) == 6
+    with torch.no_grad():
+        torch.testing.assert_close(grown.backbone(batch), model.backbone(batch), rtol=0, atol=0)
+
+
+def test_new_blocks_learn_from_the_first_step() -> None:
+    grown, batch = deepened(shallow(3)), random_batch(seed=1)
+    grown.backbone(batch).square().sum().backward()
+    for block in grown.backbone.qwen.model.visual.blocks:
+        for last in (block.attn.proj, block.mlp.linear_fc2):
+            assert last.weight.grad.abs().max() > 0
+
+
+def test_a_tower_of_the_right_depth_is_left_alone() -> None:
+    model = build("tiny")
+    assert deepened(model) is model
+
+
+def test_a_tower_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a vision tower of 4 blocks cannot be spread evenly over 6"):
+        deepened(shallow(4))
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start") / "data"
+    config = RenderConfig(
+        num=6, cameras=("front",), seed=4, questions=3, skills=("layout", "caption", "color_of"), workers=1
+    )
+    render(config, folder)
+    return folder
+
+
+def test_cells_are_what_the_layout_says(described) -> None:
+    groups = RecordGroups([described])
+    for group, cells in cells_of(groups).items():
+        (layout,) = (r for records in groups for r in records if r.group == group and r.skill == "layout")
+        assert len(cells) == 36
+        said = layout.messages[-1].content.replace(";", "").split()
+        assert [word for cell in cells for word in dict.fromkeys(cell)] == said
+
+
+def test_read_outs_improve_and_the_checkpoint_is_written(described, tmp_path, caplog) -> None:
+    build("tiny").save_pretrained(tmp_path / "from")
+    config = ReadOutConfig(
+        data=(described,),
+        checkpoint=tmp_path / "from",
+        out=tmp_path / "out",
+        batch_size=3,
+        workers=0,
+        device="cpu",
+    )
+    errors = []
+    with caplog.at_level("INFO"):
+        for steps in (1, 12):
+            assert train_with_read_out(replace(config, steps=steps, warmup_steps=2)) == config.out
+            errors.append(caplog.records[-1].args[-2:])
+    assert all(last < 0.8 * first for first, last in zip(*errors, strict=True))
+    trained, before = GEM.from_pretrained(config.out), GEM.from_pretrained(config.checkpoint)
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.bfloat16}
+    for part in ("backbone", "connector", "depth_head"):
+        (name, new), *_ = getattr(trained, part).named_parameters()
+        assert not torch.equal(new.float(), before.get_parameter(f"{part}.{name}")), part
+
+
+def test_patches_are_those_of_their_tokens() -> None:
+    model, batch = build("tiny"), random_batch(seed=2, image_sizes=((96, 96),), depth_sizes=((24, 24),))
+    values, valid = token_patches(model, batch)
+    pixels = batch.depth[0].pixels[:, 0]
+    assert values.shape == (len(pixels), 36, 16)
+    np.testing.assert_array_equal(values[0, 7].reshape(4, 4), pixels[0, 4:8, 4:8])
+    np.testing.assert_array_equal(valid[0, 35].reshape(4, 4), batch.depth[0].valid[0, 20:24, 20:24])
