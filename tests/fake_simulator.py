@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "packages" / "egem-simulators" / "src"))
-from egem_simulators.channel import ActionProblem, ConfigProblem, answer_all, private_pipes
+from egem_simulators.channel import ActionProblem, ConfigProblem, answer_all, methods_of, private_pipes
 
 
 class Line:
@@ -72,5 +72,4 @@ class Line:
 if __name__ == "__main__":
     line = Line()
     questions, answers = private_pipes()
-    names = ("describe", "reset", "step", "observe", "failure", "calibrations", "expert", "expert_next")
-    answer_all(questions, answers, {name: getattr(line, name) for name in names})
+    answer_all(questions, answers, methods_of(line))

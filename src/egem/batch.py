@@ -5,7 +5,7 @@ takes; `Losses` is what it returns.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -164,9 +164,9 @@ class Losses:
     """Per-map mean squared velocity error over valid latent values, summed over maps."""
     depth_count: Float[Tensor, ""]
     """Number of depth maps with at least one valid reading."""
-    action_sum: Float[Tensor, ""] = field(default_factory=lambda: torch.zeros(()))
+    action_sum: Float[Tensor, ""]
     """Squared velocity error, averaged over an action's dimensions and summed over valid actions."""
-    action_count: Int[Tensor, ""] = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    action_count: Int[Tensor, ""]
     """Number of valid actions; 0 where there is no action expert."""
 
 

@@ -18,7 +18,7 @@ from egem.core.errors import CheckpointError, ConfigError, TrainingError
 from egem.models.gem import GEM
 from egem.training import loop, run
 from egem.training.checkpoints import checkpoint_folders, find_latest
-from egem.training.config import StageConfig, TrainConfig, load_run, num_steps
+from egem.training.config import StageConfig, TrainConfig, num_steps
 from egem.training.distributed import World
 from egem.training.duration import measure_step_seconds
 from egem.training.loop import train
@@ -27,6 +27,7 @@ from egem.training.optimizer import freeze
 from egem.training.probes import Probe, held_out_losses
 from egem.training.signals import Stopped
 from egem.training.step import Clock, accumulate_gradient, count_targets, draw_seed
+from egem.training.stored import load_run
 
 JOINT = StageConfig(
     name="joint",

@@ -10,12 +10,11 @@ from egem.core.errors import ConfigError
 from egem.training.config import (
     StageConfig,
     TrainConfig,
-    check_same_run,
     learning_rate_factor,
-    load_run,
     num_steps,
     warmup_steps,
 )
+from egem.training.stored import check_same_run, load_run
 
 
 def stage(**fields):

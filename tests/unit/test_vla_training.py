@@ -24,11 +24,12 @@ from egem.data_engine.episodes.lerobot_writer import write_lerobot
 from egem.models.gem_vla import GEMVLA
 from egem.models.vla_policy import CheckpointPolicy
 from egem.policy import Observation, Policy
-from egem.training.config import StageConfig, TrainConfig, load_run
+from egem.training.config import StageConfig, TrainConfig
 from egem.training.loop import train
 from egem.training.metrics import read_metrics
 from egem.training.probes import Probe
 from egem.training.signals import Stopped
+from egem.training.stored import load_run
 from robot_episodes import SPACE, episode
 
 HORIZON = 4

@@ -1,11 +1,10 @@
-"""What annotators ask of a checkpoint besides its weights: a name, a licence, a device to run on."""
+"""What annotators ask of a checkpoint besides its weights: a name, a licence, a clear refusal."""
 
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
-from egem.core.errors import CheckpointError, ConfigError
+from egem.core.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -52,26 +51,6 @@ def _readme_of_hub(name: str) -> str:
         return Path(hf_hub_download(name, "README.md")).read_text(errors="replace")
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
         return ""
-
-
-def pick_device(name: str) -> Any:
-    """A torch device; `auto` takes a GPU if there is one.
-
-    Raises:
-        ConfigError: torch does not know it, or it is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device '{name}' cannot be used ({error}); give cpu, cuda, cuda:1 or auto."
-        ) from error
-    return device
 
 
 def unreadable(checkpoint: str, what: str, error: Exception) -> CheckpointError:

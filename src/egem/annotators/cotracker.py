@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from egem.annotators.checkpoints import pick_device
 from egem.annotators.tracks import PointTracks
 from egem.core.errors import CheckpointError, ConfigError
+from egem.device import device_of
 
 LICENCE: Final = "cc-by-nc-4.0"
 """Of the published weights."""
@@ -37,13 +37,13 @@ class CoTracker3:
         Args:
             path: TorchScript file, or a checkout of facebookresearch/co-tracker (with its hubconf.py).
             weights: for a checkout: the offline model's tensors as safetensors.
-            device: see `pick_device`.
+            device: see `egem.device.device_of`.
 
         Raises:
             ConfigError: neither of both, or a checkout without weights.
             CheckpointError: a file cannot be read, or has other tensors.
         """
-        place = pick_device(device)
+        place = device_of(device)
         if (path / "hubconf.py").is_file():
             predictor = _of_checkout(path, weights)
         elif path.is_file():

@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import UInt8
 
-from egem.annotators.checkpoints import checkpoint_name, licence_of, pick_device, unreadable
+from egem.annotators.checkpoints import checkpoint_name, licence_of, unreadable
 from egem.annotators.depth import DepthEstimate, DepthOutput, by_size, to_estimate
 from egem.core.errors import ConfigError, RecordError
+from egem.device import device_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class DepthAnything3Depth:
 
         Args:
             checkpoint: folder, or name on the hub ("depth-anything/DA3METRIC-LARGE").
-            device: see `pick_device`.
+            device: see `egem.device.device_of`.
 
         Raises:
             ConfigError: the package is not installed, or does not name its model as known here.
@@ -79,7 +80,7 @@ class DepthAnything3Depth:
                 f"{checkpoint} needs the package depth-anything-3 ({error}); run pip install 'egem[depth-anything-3]', "
                 "or give a depth model of transformers."
             ) from error
-        place = pick_device(device)
+        place = device_of(device)
         try:
             network = DepthAnything3.from_pretrained(checkpoint).to(place).eval()
         except (OSError, ValueError, KeyError, RuntimeError) as error:

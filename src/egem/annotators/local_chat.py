@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from egem.annotators.checkpoints import checkpoint_name, pick_device, unreadable
+from egem.annotators.checkpoints import checkpoint_name, unreadable
 from egem.core.errors import CheckpointError
+from egem.device import device_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class LocalChat:
         Args:
             checkpoint: a chat model.
             sees: whether images will be shown to it.
-            device: see `pick_device`.
+            device: see `egem.device.device_of`.
 
         Raises:
             CheckpointError: it cannot be loaded, or has no chat template.
@@ -42,12 +43,12 @@ class LocalChat:
             AutoTokenizer,
         )
 
-        place = pick_device(device)
+        place = device_of(device)
         kind, reader = (
             (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
         )
         try:
-            network = kind.from_pretrained(checkpoint, dtype="auto").to(place).eval()
+            network = kind.from_pretrained(checkpoint, dtype="auto").to(place).eval()  # pyright: ignore[reportArgumentType]
             tokenizer = reader.from_pretrained(checkpoint)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise unreadable(checkpoint, "language model", error) from error

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from egem.annotators.checkpoints import checkpoint_name, licence_of, pick_device, unreadable
+from egem.annotators.checkpoints import checkpoint_name, licence_of, unreadable
 from egem.annotators.masks import Detection
+from egem.device import device_of
 
 PROMPT_TOKENS: Final = 32
 """A prompt is padded, or cut, to this many tokens, as in training."""
@@ -56,8 +58,6 @@ class Pictures:
 
     def tensor(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Any:
         """(image, 3, height, width) float32."""
-        import torch
-
         height, width = self.size
         resized = [
             np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -69,16 +69,48 @@ class Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sam3:
-    """`Sam3Model` for single images: encodes an image once, then decodes each phrase."""
+class _Loaded:
+    """What both kinds of model read from a checkpoint."""
 
     model: Any
     tokenizer: Any
     pictures: Pictures
-    options: Sam3Options
     origin: str
     licence: str
-    device: Any
+    device: torch.device
+
+
+def _load(kind: Any, checkpoint: str, device: str) -> dict[str, Any]:
+    """The fields of `_Loaded`, with a model of a class of transformers.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        ConfigError: no such device here.
+    """
+    from transformers import AutoTokenizer
+
+    place = device_of(device)
+    try:
+        model = kind.from_pretrained(checkpoint).to(place).eval()
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        pictures = Pictures.of(checkpoint)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise unreadable(checkpoint, "SAM 3", error) from error
+    return {
+        "model": model,
+        "tokenizer": tokenizer,
+        "pictures": pictures,
+        "origin": f"sam3/{checkpoint_name(checkpoint)}",
+        "licence": licence_of(checkpoint),
+        "device": place,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam3(_Loaded):
+    """`Sam3Model` for single images: encodes an image once, then decodes each phrase."""
+
+    options: Sam3Options
 
     @classmethod
     def from_pretrained(
@@ -89,31 +121,14 @@ class Sam3:
         Raises:
             CheckpointError: it cannot be loaded.
         """
-        from transformers import AutoTokenizer, Sam3Model
+        from transformers import Sam3Model
 
-        place = pick_device(device)
-        try:
-            model = Sam3Model.from_pretrained(checkpoint).to(place).eval()
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            pictures = Pictures.of(checkpoint)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise unreadable(checkpoint, "SAM 3", error) from error
-        return cls(
-            model=model,
-            tokenizer=tokenizer,
-            pictures=pictures,
-            options=options or Sam3Options(),
-            origin=f"sam3/{checkpoint_name(checkpoint)}",
-            licence=licence_of(checkpoint),
-            device=place,
-        )
+        return cls(**_load(Sam3Model, checkpoint, device), options=options or Sam3Options())
 
     def detect(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], phrases: Sequence[Sequence[str]]
     ) -> list[list[Detection]]:
         """See `MaskDetector`."""
-        import torch
-
         found: list[list[Detection]] = [[] for _ in images]
         pairs = [(i, phrase) for i, wanted in enumerate(phrases) for phrase in wanted]
         if not pairs:
@@ -140,15 +155,8 @@ class Sam3:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sam3Clips:
+class Sam3Clips(_Loaded):
     """`Sam3VideoModel`: things keep their number from frame to frame."""
-
-    model: Any
-    tokenizer: Any
-    pictures: Pictures
-    origin: str
-    licence: str
-    device: Any
 
     @classmethod
     def from_pretrained(cls, checkpoint: str, *, device: str = "auto") -> "Sam3Clips":
@@ -157,29 +165,14 @@ class Sam3Clips:
         Raises:
             CheckpointError: it cannot be loaded.
         """
-        from transformers import AutoTokenizer, Sam3VideoModel
+        from transformers import Sam3VideoModel
 
-        place = pick_device(device)
-        try:
-            model = Sam3VideoModel.from_pretrained(checkpoint).to(place).eval()  # pyright: ignore[reportArgumentType]
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            pictures = Pictures.of(checkpoint)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise unreadable(checkpoint, "SAM 3", error) from error
-        return cls(
-            model=model,
-            tokenizer=tokenizer,
-            pictures=pictures,
-            origin=f"sam3/{checkpoint_name(checkpoint)}",
-            licence=licence_of(checkpoint),
-            device=place,
-        )
+        return cls(**_load(Sam3VideoModel, checkpoint, device))
 
     def detect_clip(
         self, frames: Sequence[UInt8[np.ndarray, "height width 3"]], phrases: Sequence[str]
     ) -> list[list[Detection]]:
         """See `ClipDetector`. Thresholds are those of the checkpoint's configuration."""
-        import torch
         from torch.nn.functional import interpolate
         from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 

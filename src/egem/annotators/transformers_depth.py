@@ -7,9 +7,10 @@ from typing import Any, Final, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from egem.annotators.checkpoints import checkpoint_name, licence_of, pick_device, unreadable
+from egem.annotators.checkpoints import checkpoint_name, licence_of, unreadable
 from egem.annotators.depth import DepthEstimate, DepthOutput, by_size, to_estimate
 from egem.core.errors import ConfigError
+from egem.device import device_of
 
 OUTPUTS: Final[dict[str, DepthOutput]] = {
     "zoedepth": "metric",
@@ -43,7 +44,7 @@ class TransformersDepth:
         Args:
             checkpoint: folder or name on the hub.
             output: what the model's numbers are; None takes what is known of its type (`OUTPUTS`).
-            device: see `pick_device`.
+            device: see `egem.device.device_of`.
 
         Raises:
             CheckpointError: it cannot be loaded.
@@ -51,7 +52,7 @@ class TransformersDepth:
         """
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForDepthEstimation
 
-        place = pick_device(device)
+        place = device_of(device)
         try:
             config = AutoConfig.from_pretrained(checkpoint)
             output = output or known_output(config, checkpoint)

@@ -15,11 +15,12 @@ from egem.benchmarking.parts import clock_of
 from egem.benchmarking.workload import preset_to_time
 from egem.core.errors import ConfigError
 from egem.core.machine import commit
+from egem.device import device_of
 from egem.models.action_flow import sample_chunks
 from egem.models.action_sampler import ActionSampler
 from egem.models.gem_vla import GEMVLA, add_action_expert
 from egem.models.presets import build, expert_config
-from egem.training.host import device_of, keep_freed_memory
+from egem.training.host import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,13 +21,14 @@ from egem.data.latents import LatentRecipe, open_latents
 from egem.data.loader import batches
 from egem.data.order import ReadingOrder
 from egem.data.prepare import Preparer
+from egem.device import device_of
 from egem.models.blocks import Checkpointing
 from egem.models.presets import build
 from egem.recipes.latents import LatentsConfig, annotate_latents
 from egem.shards import RecordGroups
 from egem.training.config import StageConfig, TrainConfig
 from egem.training.distributed import World
-from egem.training.host import device_of, keep_freed_memory
+from egem.training.host import keep_freed_memory
 from egem.training.model_options import apply_model_options
 from egem.training.optimizer import freeze, gradient_norm, make_optimizer, trained_parameters
 from egem.training.step import Clock, accumulate_gradient, draw_seed

@@ -59,10 +59,7 @@ def _actor(name: str, address: str | None, device: str) -> "tuple[str, Policy | 
         return address, RemotePolicy(address, token=os.environ.get("EGEM_TOKEN") or None)
     if name in ("expert", "random", ""):
         return name or "replay", None
-    import torch
-
+    from egem.device import device_of
     from egem.models.vla_policy import CheckpointPolicy
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return name, CheckpointPolicy.from_checkpoint(Path(name), device=device)
+    return name, CheckpointPolicy.from_checkpoint(Path(name), device=device_of(device))

@@ -35,7 +35,8 @@ def train(arguments: list[str]) -> None:
         lines = [f"  {name:<12} {(f.__doc__ or '').splitlines()[0]}" for name, f in RECIPES.items()]
         print(HELP.format(recipes="\n".join(lines)))
         return
-    from egem.training.config import TrainConfig, load_run
+    from egem.training.config import TrainConfig
+    from egem.training.stored import load_run
 
     if arguments[0].startswith("-"):
         options = parse(ResumeOptions, "train", arguments)

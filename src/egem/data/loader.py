@@ -26,7 +26,7 @@ from egem.data.latents import DepthLatents
 from egem.data.order import Order
 from egem.data.prepare import Preparer
 from egem.data.targets import check_target, donors, pictures_in_place
-from egem.media import decode_image
+from egem.media import decode_image, image_size
 from egem.records import IMAGE_MARK, Message, Record
 from egem.shards import RecordGroups
 
@@ -228,10 +228,11 @@ class RecordSamples:
         if self.target == "depth" or not self.with_depth:
             return None
         records = records if giver == index else self.groups[giver]
-        first = records[0]
-        images = [decode_image(file, where=f"record '{first.id}'") for file in first.images]
-        maps = self.preparer.depth_maps(records, [image.shape[:2] for image in images])
-        return pictures_in_place(maps, images) if self.target == "image" else maps
+        where, files = f"record '{records[0].id}'", records[0].images
+        maps = self.preparer.depth_maps(records, [image_size(file, where=where) for file in files])
+        if self.target == "shuffled":
+            return maps
+        return pictures_in_place(maps, [decode_image(file, where=where) for file in files])
 
     def idle(self) -> Sample:
         """See `SampleSource`."""

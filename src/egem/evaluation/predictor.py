@@ -20,6 +20,7 @@ from egem.batch import Sample
 from egem.core.errors import CheckpointError, RecordError
 from egem.data.depth import decode, encode, target_size
 from egem.data.prepare import Preparer
+from egem.device import device_of
 from egem.media import decode_image
 from egem.models.gem import GEM
 from egem.records import IMAGE_MARK, Message, Record
@@ -112,20 +113,19 @@ class Predictor:
 
         Args:
             folder: with config.json and backbone/.
-            device: "auto" takes a GPU where there is one.
+            device: see `device_of`.
             dtype: of the weights; None keeps what is stored.
 
         Raises:
             CheckpointError: incomplete, or of another kind.
+            ConfigError: no such device here.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder} is not a folder; give a checkpoint folder with config.json in it."
             )
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = GEM.from_pretrained(folder, dtype=dtype, device=device)
+        model = GEM.from_pretrained(folder, dtype=dtype, device=device_of(device))
         return cls(model, Preparer.from_checkpoint(folder), folder=folder)
 
     @property

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import torch
-
+from egem.device import device_of
 from egem.evaluation.predictor import Predictor
 from egem.models.vla_policy import CheckpointPolicy
 from egem.policy import Observation
@@ -22,14 +21,13 @@ class ServedCheckpoint(CheckpointPolicy):
 
         Args:
             folder: of a GEM-VLA.
-            device: "auto" takes a GPU where there is one.
+            device: see `device_of`.
 
         Raises:
             CheckpointError: the folder is not whole, or holds no action expert or policy files.
+            ConfigError: no such device here.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        policy = cls.from_checkpoint(folder, device=device)
+        policy = cls.from_checkpoint(folder, device=device_of(device))
         assert isinstance(policy, cls)
         return policy
 

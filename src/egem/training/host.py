@@ -1,4 +1,4 @@
-"""The machine that trains: its device, and what makes its memory faster."""
+"""The machine that trains: the number format it computes in, and what makes its memory faster."""
 
 import ctypes
 import logging
@@ -6,31 +6,12 @@ import sys
 
 import torch
 
-from egem.core.errors import ConfigError
-
 logger = logging.getLogger(__name__)
 
 # Parameter numbers of glibc's malloc.h.
 _TRIM_THRESHOLD = -1
 _TOP_PAD = -2
 _MMAP_THRESHOLD = -3
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU if there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device '{name}' cannot be used here ({reason}); try auto or cpu.") from None
-    return device
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:

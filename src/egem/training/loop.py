@@ -10,15 +10,14 @@ from pathlib import Path
 
 from torch import nn
 
-from egem.batch import Batch
 from egem.core.config import save_json, to_dict
-from egem.core.errors import CheckpointError, TrainingError
+from egem.core.errors import CheckpointError
 from egem.core.files import write_atomically
 from egem.data.prepare import Preparer
+from egem.device import device_of
 from egem.models.gem import GEM
 from egem.training.checkpoints import CheckpointWriter, Position, load_position
 from egem.training.config import (
-    CONFIG_FILE,
     StageConfig,
     TrainConfig,
     for_world_size,
@@ -33,13 +32,13 @@ from egem.training.distributed import (
     failing_together,
     naming_lost_contact,
     require_equal,
-    texts_of_all,
 )
 from egem.training.duration import resolve_minutes
 from egem.training.feed import stage_batches
-from egem.training.host import compute_dtype, device_of, keep_freed_memory
+from egem.training.host import compute_dtype, keep_freed_memory
 from egem.training.metrics import Metrics
 from egem.training.model_options import apply_model_options
+from egem.training.non_finite import report_non_finite
 from egem.training.optimizer import (
     freeze,
     gradient_norm,
@@ -58,15 +57,14 @@ from egem.training.run import (
     load_model,
     reconcile,
 )
-from egem.training.sharding import local_part, settle, shard
+from egem.training.sharding import settle, shard
 from egem.training.signals import Stopped, StopSignals
 from egem.training.state import load_state, state_tensors
 from egem.training.step import Clock, StepLosses, accumulate_gradient, step_seeds
+from egem.training.stored import CONFIG_FILE
 from egem.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
-
-NON_FINITE_FILE = "non-finite.json"
 
 
 def train(
@@ -280,7 +278,16 @@ def train_stage(
             norm_tensor = gradient_norm(parameters)
             norm = float(norm_tensor)
             if not (math.isfinite(losses.total) and math.isfinite(norm)):
-                raise _non_finite(run, stage, done, losses, norm, micro_batches)
+                raise report_non_finite(
+                    config.run,
+                    model,
+                    micro_batches,
+                    losses,
+                    norm=norm,
+                    step=done,
+                    stage=stage.name,
+                    world=world,
+                )
             if norm > config.clip_norm:
                 nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm_tensor)
 
@@ -373,40 +380,3 @@ def _values(losses: StepLosses, rates: dict[str, float], norm: float, clock: Clo
     values["throughput/samples_per_second"] = losses.num_samples / seconds
     values["throughput/tokens_per_second"] = losses.num_tokens / seconds
     return values
-
-
-def _non_finite(
-    run: Run, stage: StageConfig, step: int, losses: StepLosses, norm: float, micro_batches: list[Batch]
-) -> TrainingError:
-    """Write down what this process was given; the error is the same on all of them, and all come here."""
-    world = run.world
-    name = NON_FINITE_FILE if world.size == 1 else f"non-finite-{world.rank}.json"
-    named = [(name, p.grad) for name, p in run.model.named_parameters() if p.grad is not None]
-    broken = any_over_ranks([not bool(local_part(gradient).isfinite().all()) for _, gradient in named], world)
-    ranks = [rank for rank, text in enumerate(texts_of_all("" if losses.finite_here else "x", world)) if text]
-    report = {
-        "step": step,
-        "stage": stage.name,
-        "loss": {
-            "total": losses.total,
-            "language": losses.language,
-            "depth": losses.depth,
-            "action": losses.action,
-        },
-        "gradient_norm": norm,
-        "finite_here": losses.finite_here,
-        "record_ids": [list(batch.record_ids) for batch in micro_batches],
-        "non_finite_gradients": [
-            name for (name, _), is_broken in zip(named, broken, strict=True) if is_broken
-        ],
-    }
-    path = run.config.run / name
-    with failing_together(world):
-        write_atomically(path, (json.dumps(to_dict(report), indent=2) + "\n").encode())
-    shown = ", ".join(f"{kind} {value}" for kind, value in report["loss"].items() if value is not None)
-    where = run.config.run / f"non-finite-{ranks[0] if ranks else 0}.json" if world.size > 1 else path
-    by = f" on rank {', '.join(map(str, ranks))}" if world.size > 1 and ranks else ""
-    return TrainingError(
-        f"step {step} (stage {stage.name}): not finite{by}: loss {shown}, gradient norm {norm}. The step was not "
-        f"applied; its records are listed in {where}. Look at them, or lower the learning rate and resume."
-    )

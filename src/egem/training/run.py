@@ -27,10 +27,11 @@ from egem.models.gem_vla import GEMVLA, add_action_expert
 from egem.models.presets import build, expert_config
 from egem.models.vla_policy import policy_files, read_policy_files
 from egem.training.checkpoints import find_latest, point_to, remove_after
-from egem.training.config import CONFIG_FILE, TrainConfig, check_same_run, load_run
+from egem.training.config import TrainConfig
 from egem.training.data import EpisodeData, TrainingData
 from egem.training.distributed import World, failing_together, from_first, wait_for_all
 from egem.training.sharding import whole_model
+from egem.training.stored import CONFIG_FILE, check_same_run, load_run
 
 logger = logging.getLogger(__name__)
 

@@ -155,7 +155,7 @@ def accumulate_gradient(
                 loss.backward()
         values = (losses.language_sum, losses.depth_sum, losses.action_sum)
         numbers = (losses.language_count, losses.depth_count, losses.action_count)
-        found += torch.stack([value.detach().double().to(device) for value in (*values, *numbers)])
+        found += torch.stack([value.detach().double() for value in (*values, *numbers)])
     sums, seen = found.cpu().split(3)
     expected = counts * torch.tensor([language, depth, action])
     if not torch.equal(seen, expected):

@@ -6,7 +6,7 @@ With `--check` it only imports what it needs and says the versions.
 import argparse
 import sys
 
-from egem_simulators.channel import ConfigProblem, answer_all, private_pipes
+from egem_simulators.channel import ConfigProblem, answer_all, methods_of, private_pipes
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
 
         answer_all(questions, answers, {"describe": refuse})
         sys.exit(2)
-    answer_all(questions, answers, simulator.methods())
+    answer_all(questions, answers, methods_of(simulator))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from egem_client.wire import Limits, pack, unpack
 LIMITS = Limits(max_bytes=1 << 28, max_depth=8, max_items=1 << 16, max_text=1 << 20)
 _LENGTH = struct.Struct(">I")
 
+METHODS = ("describe", "reset", "step", "observe", "failure", "calibrations", "expert", "expert_next")
+"""What egem may ask of a simulator: methods of its line."""
+
 
 class ConfigProblem(Exception):  # noqa: N818 - named after what egem makes of it
     """Something the user must resolve: a missing asset, an unknown task."""
@@ -50,6 +53,11 @@ def receive(pipe: BinaryIO) -> dict[str, Any] | None:
     (length,) = _LENGTH.unpack(head)
     frame = pipe.read(length) if length <= LIMITS.max_bytes else b""
     return unpack(frame, LIMITS) if len(frame) == length else None
+
+
+def methods_of(line: object) -> dict[str, Callable[..., Any]]:
+    """Those that egem may call, by name."""
+    return {name: getattr(line, name) for name in METHODS}
 
 
 def answer_all(questions: BinaryIO, answers: BinaryIO, methods: Mapping[str, Callable[..., Any]]) -> None:

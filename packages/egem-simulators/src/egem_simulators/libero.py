@@ -119,19 +119,6 @@ class LiberoSimulator:
         self._moved = False
         self._plan: Iterator[Step] | None = None
 
-    def methods(self) -> dict[str, Any]:
-        """What may be asked."""
-        return {
-            "describe": self.describe,
-            "reset": self.reset,
-            "step": self.step,
-            "observe": self.observe,
-            "failure": self.failure,
-            "calibrations": self.calibrations,
-            "expert": self.expert,
-            "expert_next": self.expert_next,
-        }
-
     def describe(self) -> dict[str, Any]:
         """What egem's `EnvironmentInfo` holds."""
         note = "placeholder assets: not comparable with published LIBERO scores" if self._stand_ins else ""

@@ -8,9 +8,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from egem.worlds.tabletop import arm, textures
+from egem.worlds.tabletop import arm
 from egem.worlds.tabletop.renderer import load_mujoco
-from egem.worlds.tabletop.room import MAX_SLABS
+from egem.worlds.tabletop.setting import (
+    HIDDEN,
+    LAMPS_XML,
+    MATERIALS_XML,
+    paint_surfaces,
+    slabs_xml,
+    surfaces_xml,
+    visual_xml,
+)
 
 NUM_THINGS: Final = 5
 """Small things to grasp: a scene has up to so many."""
@@ -22,10 +30,6 @@ NUM_PRISM_BOXES: Final = 4
 """Boxes, one turned against the other, that a cylinder collides as: flat faces for the fingers."""
 
 TIMESTEP_S: Final = 0.002
-
-SHOWN: Final = 0
-HIDDEN: Final = 5
-"""Geom groups: MuJoCo draws only the first three."""
 
 THING_MASS: Final = 0.06
 HOLDER_MASS: Final = 0.4
@@ -56,40 +60,18 @@ def compile_model(height: int, width: int) -> Any:
     """
     model: Any = load_mujoco().MjModel.from_xml_string(_xml(height, width))
     model.geom_sameframe[:] = 0  # geoms are moved within their bodies later on
-    for name in textures.SURFACES:
-        gray = textures.surface(name)
-        texture = model.texture(name).id
-        start, channels = model.tex_adr[texture], model.tex_nchannel[texture]
-        pixels = np.repeat(gray[..., None], channels, axis=2).ravel()
-        model.tex_data[start : start + len(pixels)] = pixels
+    paint_surfaces(model)
     return model
 
 
 def _xml(height: int, width: int) -> str:
-    side = textures.SIDE
-    assets = "".join(
-        f'<texture name="{name}" type="2d" builtin="flat" width="{side}" height="{side}"/>'
-        + "".join(
-            f'<material name="{name}_{pace}" texture="{name}" texuniform="true" '
-            f'texrepeat="{repeat} {repeat}" specular="0.1" shininess="0.2"/>'
-            for pace, repeat in textures.REPEATS.items()
-        )
-        for name in textures.SURFACES
-    )
-    slabs = "".join(
-        f'<geom class="look" name="slab{i}" type="box" size="0.01 0.01 0.01" pos="0.001 0 0" '
-        f'quat="0.8 0.6 0 0" group="{HIDDEN}"/>'
-        for i in range(MAX_SLABS)
-    )
     things = "".join(_thing_xml(i) for i in range(NUM_THINGS))
     holders = "".join(_holder_xml(i) for i in range(NUM_HOLDERS))
     return f"""<mujoco model="tabletop_tasks">
-<compiler angle="radian" autolimits="true"/><statistic extent="1" center="0 0 0"/>
+<compiler angle="radian" autolimits="true"/>
 <option timestep="{TIMESTEP_S}" integrator="implicitfast" cone="elliptic" impratio="10">
 <flag midphase="disable"/></option>
-<visual><global offwidth="{width}" offheight="{height}"/><map znear="0.01" zfar="12" shadowclip="1.1"/>
-<quality shadowsize="512" offsamples="0" numslices="24" numstacks="12"/>
-<headlight ambient="0.3 0.3 0.3" diffuse="0.2 0.2 0.2" specular="0 0 0"/></visual>
+{visual_xml(height, width)}
 <default>
 <default class="look"><geom contype="0" conaffinity="0" mass="0"/></default>
 <default class="robot"><geom contype="0" conaffinity="0" material="robot"/>
@@ -99,14 +81,12 @@ solref="0.01 1" solimp="0.9 0.95 0.001"/></default></default>
 <default class="fixed"><geom type="box" contype="2" conaffinity="1" friction="1 0.02 0.001" condim="4"
 solref="0.01 1"/></default>
 </default>
-<asset>{assets}<material name="matte" specular="0" shininess="0"/>
-<material name="robot" specular="0.4" shininess="0.5"/></asset>
+<asset>{MATERIALS_XML}{surfaces_xml()}</asset>
 <worldbody>
-<light name="lamp" directional="true" pos="0 0 2" dir="0 0 -1" castshadow="true" specular="0.4 0.4 0.4"/>
-<light name="fill" directional="true" pos="0 0 2" dir="0 0 -1" castshadow="false" specular="0 0 0"/>
+{LAMPS_XML}
 <camera name="front" pos="1 0 1" fovy="50"/>
 <geom class="fixed" name="top" size="1 1 0.05" pos="0 0 -0.05" group="{HIDDEN}"/>
-{slabs}{things}{holders}{_cabinet_xml()}{arm.body_xml(wrist_camera=True)}
+{slabs_xml()}{things}{holders}{_cabinet_xml()}{arm.body_xml(wrist_camera=True)}
 </worldbody><actuator>{arm.actuators_xml()}</actuator></mujoco>"""
 
 

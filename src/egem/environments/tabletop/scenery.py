@@ -6,10 +6,9 @@ from typing import Any, Final
 import numpy as np
 
 from egem.environments.tabletop.layout import BASE
-from egem.environments.tabletop.model import HIDDEN, SHOWN
 from egem.worlds.tabletop.cameras import View, looking_at
-from egem.worlds.tabletop.renderer import load_mujoco
-from egem.worlds.tabletop.room import MAX_SLABS, Room, draw_room
+from egem.worlds.tabletop.room import Room, draw_room
+from egem.worlds.tabletop.setting import write_room, write_views
 
 _FRONT: Final = (0.62, 0.0, 0.56)
 _LOOKS_AT: Final = (-0.09, 0.0, 0.02)
@@ -27,28 +26,8 @@ class Scenery:
 
     def write(self, model: Any) -> None:
         """Put it into the environment's model."""
-        mujoco = load_mujoco()
-        kinds = {"box": int(mujoco.mjtGeom.mjGEOM_BOX), "cylinder": int(mujoco.mjtGeom.mjGEOM_CYLINDER)}
-        slabs = [model.geom(f"slab{i}").id for i in range(MAX_SLABS)]
-        model.geom_group[slabs] = HIDDEN
-        for geom, slab in zip(slabs, self.room.slabs, strict=False):
-            model.geom_type[geom], model.geom_size[geom] = kinds[slab.kind], slab.size
-            model.geom_pos[geom], model.geom_quat[geom] = slab.center, slab.quaternion
-            model.geom_rgba[geom] = (*slab.color, 1.0)
-            model.geom_matid[geom] = model.material(slab.surface or "matte").id
-            model.geom_group[geom] = SHOWN
-        for name, view in (("front", self.front), ("wrist", self.wrist)):
-            number = model.camera(name).id
-            quaternion = np.zeros(4)
-            mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(view.rotation).ravel())
-            model.cam_pos[number], model.cam_quat[number] = view.position, quaternion
-            model.cam_fovy[number] = view.fovy
-        for name, light in (("lamp", self.room.lamp), ("fill", self.room.fill)):
-            number = model.light(name).id
-            model.light_pos[number], model.light_dir[number] = light.position, light.direction
-            model.light_diffuse[number] = light.diffuse
-        model.vis.headlight.ambient[:] = self.room.ambient
-        model.vis.headlight.diffuse[:] = self.room.headlight
+        write_room(model, self.room)
+        write_views(model, {"front": self.front, "wrist": self.wrist})
 
 
 def draw_scenery(rng: np.random.Generator | None, colors: set[str]) -> Scenery:

@@ -24,6 +24,7 @@ from egem.environments.tabletop.scenery import Scenery
 from egem.worlds.tabletop.arm import FINGER_TRAVEL, HOME, NUM_JOINTS, Kinematics, pointing_down
 from egem.worlds.tabletop.catalog import COLORS
 from egem.worlds.tabletop.renderer import Painter, load_mujoco
+from egem.worlds.tabletop.setting import HIDDEN, SHOWN
 
 CONTROL_HZ: Final = 10.0
 CAMERAS: Final = ("front", "wrist")
@@ -225,7 +226,7 @@ class Simulator:
         body, look = self._bodies[number], self.model.geom(f"thing{number}_look").id
         boxes = [self.model.geom(f"thing{number}_box{k}").id for k in range(parts.NUM_PRISM_BOXES)]
         self._place(body, None if thing is None else (thing.position, thing.yaw), -4.0 - number)
-        self.model.geom_group[look] = parts.HIDDEN if thing is None else parts.SHOWN
+        self.model.geom_group[look] = HIDDEN if thing is None else SHOWN
         if thing is None:
             return
         a, b, c = thing.half
@@ -243,12 +244,12 @@ class Simulator:
         place = None if holder is None else ((*holder.position, 0.0005), holder.yaw)
         self._place(self._holders[number], place, -10.0 - number)
         is_bin = holder is not None and holder.kind == "bin"
-        m.geom_group[[floor, well, *walls]] = parts.HIDDEN
+        m.geom_group[[floor, well, *walls]] = HIDDEN
         if holder is None:
             return
         color = np.asarray(COLORS[holder.color])
-        m.geom_group[floor] = parts.SHOWN
-        m.geom_group[walls if is_bin else well] = parts.SHOWN
+        m.geom_group[floor] = SHOWN
+        m.geom_group[walls if is_bin else well] = SHOWN
         m.geom_rgba[[floor, *walls], :3] = color
         m.geom_rgba[well, :3] = color + 0.4 * (1 - color)
         if not is_bin:

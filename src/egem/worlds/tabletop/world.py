@@ -16,9 +16,10 @@ from egem.worlds.tabletop.cameras import CAMERAS, NEW, SEEN, View, draw_views
 from egem.worlds.tabletop.catalog import COLORS, SPLITS
 from egem.worlds.tabletop.grasps import Robot, is_reachable
 from egem.worlds.tabletop.layout import MAX_THINGS, Thing
-from egem.worlds.tabletop.model import HIDDEN, NUM_FIXED, NUM_MOVING, SHOWN, compile_model
+from egem.worlds.tabletop.model import NUM_FIXED, NUM_MOVING, compile_model
 from egem.worlds.tabletop.renderer import Painter, load_mujoco
 from egem.worlds.tabletop.room import MAX_SLABS, Room, draw_room
+from egem.worlds.tabletop.setting import HIDDEN, SHOWN, write_room, write_views
 from egem.worlds.tabletop.tasks import Situation, draw_situation
 
 DEPTH_UNIT_M: Final = 0.0001
@@ -196,28 +197,17 @@ class TabletopWorld:
         for number in range(MAX_THINGS):
             thing = situation.things[number] if number < len(situation.things) else None
             self._pool.write_thing(data, number, thing)
-        self._pool.write_room(state.room)
+        write_room(model, state.room)
+        write_views(model, state.views)
         data.qpos[self._pool.joints] = situation.joints
         data.qpos[self._pool.fingers] = situation.opening
         model.body("arm").pos[:] = (*state.base, 0.0)
-        for name, view in state.views.items():
-            number = model.camera(name).id
-            quaternion = np.zeros(4)
-            mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(view.rotation).ravel())
-            model.cam_pos[number], model.cam_quat[number] = view.position, quaternion
-            model.cam_fovy[number] = view.fovy
-        for name, light in (("lamp", state.room.lamp), ("fill", state.room.fill)):
-            number = model.light(name).id
-            model.light_pos[number], model.light_dir[number] = light.position, light.direction
-            model.light_diffuse[number] = light.diffuse
-        model.vis.headlight.ambient[:] = state.room.ambient
-        model.vis.headlight.diffuse[:] = state.room.headlight
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
 
 
 class _Pool:
-    """Where things and slabs go in the model's arrays."""
+    """Where things go in the model's arrays."""
 
     def __init__(self, model: Any) -> None:
         self._mujoco = load_mujoco()
@@ -234,8 +224,7 @@ class _Pool:
         self._moving = [
             [model.geom(f"thing{i}_moving{k}").id for k in range(NUM_MOVING)] for i in range(MAX_THINGS)
         ]
-        self._slabs = [model.geom(f"slab{i}").id for i in range(MAX_SLABS)]
-        self._all = np.array([*np.ravel(self._fixed), *np.ravel(self._moving), *self._slabs])
+        self._geoms = np.array([*np.ravel(self._fixed), *np.ravel(self._moving)])
         self._materials = {model.material(i).name: i for i in range(model.nmat)}
         self._meshes = {model.mesh(i).name: i for i in range(model.nmesh)}
         self._addresses = [
@@ -249,12 +238,13 @@ class _Pool:
         for i in range(MAX_THINGS):
             self.instance[self._fixed[i] + self._moving[i]] = i + 1
         self.is_robot: Bool[np.ndarray, "geom"] = np.ones(model.ngeom + 1, bool)
-        self.is_robot[self._all] = False
+        self.is_robot[self._geoms] = False
+        self.is_robot[[model.geom(f"slab{i}").id for i in range(MAX_SLABS)]] = False
         self.is_robot[-1] = False
 
     def hide(self) -> None:
-        """Take every thing and slab out of the picture."""
-        self._model.geom_group[self._all] = HIDDEN
+        """Take every thing out of the picture."""
+        self._model.geom_group[self._geoms] = HIDDEN
 
     def write_thing(self, data: Any, number: int, thing: Thing | None) -> None:
         """Make the number-th body a thing (None: leave it hidden)."""
@@ -278,12 +268,6 @@ class _Pool:
             self._write_geom(
                 geom, part, _toned(thing.color, part.tone), self._materials["matte"] if is_plain else material
             )
-
-    def write_room(self, room: Room) -> None:
-        """Put up table, walls and clutter."""
-        for geom, slab in zip(self._slabs, room.slabs, strict=False):
-            part = Part(kind=slab.kind, position=slab.center, size=slab.size, quaternion=slab.quaternion)
-            self._write_geom(geom, part, slab.color, self._materials[slab.surface or "matte"])
 
     def _write_geom(self, geom: int, part: Part, color: tuple[float, float, float], material: int) -> None:
         model = self._model
