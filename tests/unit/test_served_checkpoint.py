@@ -1,8 +1,11 @@
 """`egem serve CHECKPOINT`: the same actions over the wire as without it, and what the checkpoint says and draws."""
 
+import copy
+
 import numpy as np
 import pytest
 from egem_client import RemotePolicy
+from egem_client.errors import PolicyFailedError
 from tests.tiny_vla import ACTION_DIM, HORIZON, STATE_DIM, build_micro_vla
 
 from egem.cli import main
@@ -44,6 +47,13 @@ def test_a_checkpoint_served(tmp_path):
     with serving(policy, warmup_side=32, max_batch=1) as server, RemotePolicy(server.url) as client:
         asked = to_request(seen, INFO, seed=5, question="What is left?", want_depth=True)
         reply = client.infer(asked)
+        # Damaged weights are the server's failure, never a bad observation, and no client gets such a chunk.
+        model = copy.deepcopy(policy.model)
+        for parameter in policy.model.action_expert.parameters():
+            parameter.data.fill_(float("nan"))
+        with pytest.raises(PolicyFailedError):
+            client.infer(asked)
+        policy.model = model
     np.testing.assert_allclose(reply["actions"], wanted, rtol=1e-5, atol=1e-6)
     assert reply["egem/answer"] == policy.explain(seen, "What is left?")
     for camera in INFO.cameras:

@@ -156,7 +156,7 @@ class CheckpointPolicy:
         )
         actions = self.normalization.denormalize_actions(chunks.float().cpu().numpy())
         if not np.isfinite(actions).all():
-            raise ConfigError(
+            raise CheckpointError(
                 "the model's actions are not finite; its weights are damaged or from a run that failed."
             )
         return list(actions)

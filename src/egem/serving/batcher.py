@@ -20,7 +20,7 @@ from egem_client.errors import (
 )
 from jaxtyping import Float
 
-from egem.core.errors import EgemError
+from egem.core.errors import CheckpointError, EgemError
 from egem.policy import Observation, Policy
 from egem.serving.config import ServingConfig
 from egem.serving.metrics import ServingMetrics
@@ -210,7 +210,7 @@ class Batcher:
     def _failure(self, error: Exception) -> RemoteError:
         if isinstance(error, RemoteError):
             return error
-        if isinstance(error, EgemError):
+        if isinstance(error, EgemError) and not isinstance(error, CheckpointError):
             return BadObservationError(str(error))
         _log.error("the policy failed", exc_info=error)
         return PolicyFailedError(f"the policy failed ({type(error).__name__}); the server's log says how.")
