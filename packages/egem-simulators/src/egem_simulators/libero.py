@@ -47,6 +47,9 @@ _LARGE_ASSETS = (
 _LARGE = 3_900_000
 """Bytes that these files have at least in LIBERO's own tree; stand-ins are far smaller."""
 
+_ROBOT = ("robot0", "gripper0", "mount0")
+"""How the names of its bodies begin."""
+
 _MOVED = 0.02
 _LIFTED = 0.03
 
@@ -225,7 +228,7 @@ class LiberoSimulator:
                 f"no scripted expert for {self._task}; there is one for libero_spatial and libero_object."
             )
         interest = list(self._env.obj_of_interest)
-        self._plan = solve(lambda: self._seen, interest, np.random.default_rng(seed))
+        self._plan = solve(lambda: self._seen, self._height, interest, np.random.default_rng(seed))
 
     def expert_next(self) -> dict[str, Any] | None:
         """What the solution does next; None at its end."""
@@ -256,6 +259,22 @@ class LiberoSimulator:
         quaternion = np.asarray(self._seen["robot0_eef_quat"], dtype=np.float64)
         state = [self._seen["robot0_eef_pos"], axis_angle(quaternion), self._seen["robot0_gripper_qpos"]]
         return {"state": np.concatenate(state).astype(np.float32), "instruction": self._instruction}
+
+    def _height(self, x: float, y: float) -> float:
+        """Of the highest surface there that things collide with, the robot aside; 0 where there is none."""
+        import mujoco
+
+        model, data = self._env.sim.model._model, self._env.sim.data._data
+        place, hit = np.array([x, y, 3.0]), np.zeros(1, np.int32)
+        while True:
+            distance = mujoco.mj_ray(model, data, place, np.array([0.0, 0.0, -1.0]), None, 1, -1, hit)
+            if distance < 0:
+                return 0.0
+            place[2] -= distance
+            solid = model.geom_contype[hit[0]] or model.geom_conaffinity[hit[0]]
+            if solid and not model.body(model.geom_bodyid[hit[0]]).name.startswith(_ROBOT):
+                return float(place[2])
+            place[2] -= 1e-4  # through it, to what is below
 
     def _position(self) -> np.ndarray | None:
         name = f"{self._env.obj_of_interest[0]}_pos"

@@ -1,28 +1,67 @@
 """Scripted pick-and-place for libero_spatial and libero_object, from the simulator's state.
 
-Every task of both suites takes one thing and puts it on or in another. The hand moves by proportional control of its
-position; its orientation stays as it is. Numbers are metres.
+Every task of both suites takes one thing and puts it on or in another: reach, grasp, lift, carry, let go. The hand is
+held by proportional control of its position and of its turn about the vertical. Where a thing is held depends on what
+is around it: a bowl in a drawer can be taken only at the part of its rim that is away from the drawer's walls. A thing
+that did not come up with the hand is grasped once more, elsewhere. Numbers are metres and radians.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
-GAIN = 12.0
-"""Action per metre of error: the controller moves 5 cm at full action."""
+GAIN = 16.0
+"""Position action per metre of error: full action asks for 5 cm. 20 is critical for the simulator's controller."""
+
+TURN_GAIN = 2.0
+"""Rotation action per radian of error: full action asks for 0.5 rad."""
 
 OPEN, CLOSED = -1.0, 1.0
-HOVER = 0.12
-CARRY = 0.22
-RIM = np.array([0.0, 0.052, 0.03])
-"""From a bowl's origin to its rim, where it can be held."""
+CLOSING_STEPS = 12
+OPENING_STEPS = 10
+
+RIM_RADIUS, RIM_HEIGHT = 0.052, 0.03
+"""Of the ring on which the hand holds a bowl, from the bowl's origin."""
 
 TALL_GRASP = 0.02
 """Above the origin of tall things; flat ones are held at their origin."""
 
 FLAT = ("cream", "butter", "pudding")
+
+HOVER = 0.06
+"""Above the highest part of a thing: where the hand stops before it goes down."""
+
+OUTER = np.linspace(0.015, 0.07, 6)
+"""What the finger outside of a bowl sweeps along the fingers' axis as it closes; the other is inside."""
+
+FINGERS = np.array([-0.065, -0.045, 0.045, 0.065])
+"""Where both fingers are along their axis before they close on something else."""
+
+FINGER_DEPTH = 0.015
+"""Fingers end this much below the point that is controlled."""
+
+PALM = np.linspace(-0.10, 0.10, 5)
+PALM_HEIGHT = 0.035
+"""The palm is 20 cm long along the fingers' axis and begins this much above the point that is controlled."""
+
+CARRY = 0.10
+"""Above everything on the way, the thing itself included: more than what hangs below the hand."""
+
+LIFTED = 0.03
+"""A thing that rose less was not grasped."""
+
+DROP_IN, DROP_ON = 0.10, 0.03
+"""Heights of a thing's origin above a basket's and a plate's when it is let go; the hand stays above the basket."""
+
+ATTEMPTS = 3
+UP = np.array([0.0, 0.0, 1.0])
+
+Height = Callable[[float, float], float]
+"""Of the highest surface at (x, y), the robot aside."""
 
 
 @dataclass(frozen=True)
@@ -33,48 +72,145 @@ class Step:
     subtask: str
 
 
+@dataclass(frozen=True)
+class Grasp:
+    """Where the hand holds a thing, from the thing's origin, and its turn about the vertical from how it starts."""
+
+    offset: np.ndarray
+    yaw: float
+
+
 def solve(
-    look: Callable[[], Mapping[str, Any]], interest: list[str], rng: np.random.Generator
+    look: Callable[[], Mapping[str, Any]], height: Height, interest: list[str], rng: np.random.Generator
 ) -> Iterator[Step]:
     """Actions until the thing is let go; the caller carries each out before it asks for the next.
 
     Args:
-        look: what the simulator knows now: "robot0_eef_pos" and "<object>_pos".
+        look: what the simulator knows now: "robot0_eef_pos", "robot0_eef_quat" (x, y, z, w) and "<object>_pos".
+        height: of what stands where.
         interest: the thing to move and where to, as the task names them.
         rng: of a small sideways choice, so that demonstrations differ.
     """
     source, goal = interest[0], interest[1]
-    thing = " ".join(word for word in source.split("_") if not word.isdigit())
-    place = " ".join(word for word in goal.split("_") if not word.isdigit())
-    offset = RIM.copy() if "bowl" in source else np.zeros(3)
-    offset[2] += 0.0 if "bowl" in source or any(word in source for word in FLAT) else TALL_GRASP
-    offset[:2] += rng.normal(0.0, 0.002, 2)
+    thing, place = _words(source), _words(goal)
+    hand = _Hand(look)
 
     def at(name: str) -> np.ndarray:
         return np.array(look()[f"{name}_pos"], dtype=np.float64)
 
-    def towards(target: np.ndarray, gripper: float, steps: int, near: float, subtask: str) -> Iterator[Step]:
-        for _ in range(steps):
-            error = target - np.asarray(look()["robot0_eef_pos"])
-            if np.linalg.norm(error) < near:
-                return
-            yield Step(np.r_[np.clip(error * GAIN, -1.0, 1.0), 0.0, 0.0, 0.0, gripper], subtask)
-
-    def hold(gripper: float, steps: int, subtask: str) -> Iterator[Step]:
-        for _ in range(steps):
-            yield Step(np.array([0.0] * 6 + [gripper]), subtask)
-
-    yield from towards(at(source) + offset + [0.0, 0.0, HOVER], OPEN, 60, 0.008, f"reach for the {thing}")
-    yield from towards(at(source) + offset, OPEN, 60, 0.006, f"reach for the {thing}")
-    yield from hold(CLOSED, 12, f"grasp the {thing}")
-    height = float(look()["robot0_eef_pos"][2]) + CARRY
-    lifted = np.array([*look()["robot0_eef_pos"][:2], height])
-    yield from towards(lifted, CLOSED, 50, 0.02, f"lift the {thing}")
-    held = np.asarray(look()["robot0_eef_pos"]) - at(source)
     # A goal may be a part of a thing ("basket_1_contain_region").
     target = at(goal if f"{goal}_pos" in look() else "_".join(goal.split("_")[:2]))
-    above = np.array([*(target + held)[:2], height])
-    yield from towards(above, CLOSED, 100, 0.012, f"carry the {thing} to the {place}")
-    low = np.array([*above[:2], target[2] + 0.10 + max(float(held[2]), 0.0)])
-    yield from towards(low, CLOSED, 40, 0.015, f"carry the {thing} to the {place}")
-    yield from hold(OPEN, 30, f"let go of the {thing}")
+    above = _highest_between(at(source), target, height) + CARRY
+    for attempt in range(ATTEMPTS):
+        start = at(source)
+        grasp = _grasps(source, start, height)[attempt]
+        hold = start + grasp.offset + np.r_[rng.normal(0.0, 0.002, 2), 0.0]
+        top = max(hold[2], height(*start[:2]), height(*hold[:2])) + HOVER
+        reach = f"reach for the {thing}"
+        yield from hand.go(np.r_[hold[:2], top], grasp.yaw, OPEN, steps=60, near=0.012, subtask=reach)
+        yield from hand.go(hold, grasp.yaw, OPEN, steps=30, near=0.006, subtask=reach)
+        yield from hand.stay(hold, grasp.yaw, CLOSED, steps=CLOSING_STEPS, subtask=f"grasp the {thing}")
+        lifted = np.r_[hold[:2], above]
+        yield from hand.go(lifted, grasp.yaw, CLOSED, steps=40, near=0.03, subtask=f"lift the {thing}")
+        if at(source)[2] - start[2] > LIFTED:
+            break
+    else:
+        return
+    carry = f"carry the {thing} to the {place}"
+    over = np.r_[target[:2], above - (hand.position() - at(source))[2]]
+    drop = target + UP * (DROP_IN if "basket" in goal else DROP_ON)
+    # The thing is what must get there: in the hand it swings and tilts.
+    carried = partial(at, source)
+    yield from hand.go(over, grasp.yaw, CLOSED, steps=80, near=0.03, subtask=carry, moved=carried)
+    yield from hand.go(drop, grasp.yaw, CLOSED, steps=40, near=0.012, subtask=carry, moved=carried)
+    there, letting_go = hand.position(), f"let go of the {thing}"
+    yield from hand.stay(there, grasp.yaw, OPEN, steps=OPENING_STEPS, subtask=letting_go)
+    yield from hand.stay(there + UP * HOVER, grasp.yaw, OPEN, steps=20, subtask=letting_go)
+
+
+class _Hand:
+    """Proportional control towards a place."""
+
+    def __init__(self, look: Callable[[], Mapping[str, Any]]) -> None:
+        self._look = look
+        self._upright = Rotation.from_quat(look()["robot0_eef_quat"])
+
+    def position(self) -> np.ndarray:
+        return np.array(self._look()["robot0_eef_pos"], dtype=np.float64)
+
+    def go(
+        self,
+        target: np.ndarray,
+        yaw: float,
+        gripper: float,
+        *,
+        steps: int,
+        near: float,
+        subtask: str,
+        moved: Callable[[], np.ndarray] | None = None,
+    ) -> Iterator[Step]:
+        """Until the hand, or what is `moved` with it, is nearer than `near`, or `steps` have passed."""
+        where = moved or self.position
+        for _ in range(steps):
+            error, turn = target - where(), self._turn_to(yaw)
+            if np.linalg.norm(error) < near and np.linalg.norm(turn) < 0.1:
+                return
+            motion = np.clip(np.r_[error * GAIN, turn * TURN_GAIN], -1.0, 1.0)
+            yield Step(np.r_[motion, gripper], subtask)
+
+    def stay(
+        self, target: np.ndarray, yaw: float, gripper: float, *, steps: int, subtask: str
+    ) -> Iterator[Step]:
+        """Exactly `steps`, pulled to the target all the while: the fingers may push the hand aside."""
+        return self.go(target, yaw, gripper, steps=steps, near=0.0, subtask=subtask)
+
+    def _turn_to(self, yaw: float) -> np.ndarray:
+        """The rotation vector that is left, in the world's frame."""
+        now = Rotation.from_quat(self._look()["robot0_eef_quat"])
+        return (Rotation.from_rotvec([0.0, 0.0, yaw]) * self._upright * now.inv()).as_rotvec()
+
+
+def _grasps(source: str, origin: np.ndarray, height: Height) -> list[Grasp]:
+    """Ways to hold a thing, the freest first; among equally free ones the one that turns the hand least."""
+    if "bowl" in source:
+        fingers, angles = OUTER, np.radians(np.arange(-180, 180, 15))
+        offsets = [np.array([*RIM_RADIUS * _along(angle), RIM_HEIGHT]) for angle in angles]
+    else:
+        # Fingers close along y when the hand is not turned.
+        fingers, angles = FINGERS, np.radians([90.0, 0.0, 45.0, -45.0])
+        offsets = [np.array([0.0, 0.0, 0.0 if any(word in source for word in FLAT) else TALL_GRASP])] * 4
+    found = []
+    for angle, offset in zip(angles, offsets, strict=True):
+        # Half a turn changes nothing for two equal fingers: never more than a quarter.
+        yaw = (angle % np.pi) - np.pi / 2
+        blocked = _blocked(origin + offset, _along(angle), fingers, height)
+        found.append((round(blocked / 0.005), round(abs(yaw), 3), Grasp(offset, yaw)))
+    return [grasp for *_, grasp in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _blocked(point: np.ndarray, axis: np.ndarray, fingers: np.ndarray, height: Height) -> float:
+    """How far things stand up into the open fingers and the palm of a hand at `point`; 0 where it is free."""
+    across = np.array([-axis[1], axis[0]])
+    worst = 0.0
+    for reaches, bottom in ((fingers, point[2] - FINGER_DEPTH), (PALM, point[2] + PALM_HEIGHT)):
+        for reach in reaches:
+            for side in (-0.015, 0.0, 0.015):
+                x, y = point[:2] + reach * axis + side * across
+                worst = max(worst, height(x, y) - bottom)
+    return worst
+
+
+def _highest_between(start: np.ndarray, end: np.ndarray, height: Height) -> float:
+    """Of what a thing passes over, as wide as a bowl."""
+    way = end[:2] - start[:2]
+    across = 0.06 * np.array([-way[1], way[0]]) / max(float(np.linalg.norm(way)), 1e-6)
+    places = (start[:2] + part * way + side * across for part in np.linspace(0, 1, 25) for side in (-1, 0, 1))
+    return max(height(x, y) for x, y in places)
+
+
+def _along(angle: float) -> np.ndarray:
+    return np.array([np.cos(angle), np.sin(angle)])
+
+
+def _words(name: str) -> str:
+    return " ".join(word for word in name.split("_") if not word.isdigit())

@@ -1,0 +1,133 @@
+"""The scripted LIBERO expert in a world of boxes and one bowl, in which fingers take only what they can reach."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "packages" / "egem-simulators" / "src"))
+from egem_simulators.libero_expert import Step, solve
+
+TABLE = 0.9
+PLATE = np.array([0.05, 0.2, TABLE])
+INTEREST = ["akita_black_bowl_1", "plate_1"]
+
+
+class World:
+    """A hand that follows three tenths of each action, and a bowl of 5 cm radius and height.
+
+    Args:
+        bowl: the bowl's origin.
+        boxes: (x from, x to, y from, y to, top) of what stands around.
+        slips: how many grasps come to nothing.
+    """
+
+    def __init__(self, bowl: list[float], boxes: list[tuple[float, ...]], slips: int = 0) -> None:
+        self.hand, self.turn = np.array([-0.2, 0.0, 1.17]), Rotation.from_euler("x", 180, degrees=True)
+        self.bowl, self.boxes, self.slips = np.array(bowl), boxes, slips
+        self.held: np.ndarray | None = None
+        self.grasped: list[np.ndarray] = []
+        """Where on the bowl the fingers closed."""
+
+    def look(self) -> dict[str, np.ndarray]:
+        return {
+            "robot0_eef_pos": self.hand.copy(),
+            "robot0_eef_quat": self.turn.as_quat(),
+            "akita_black_bowl_1_pos": self.bowl.copy(),
+            "plate_1_pos": PLATE,
+        }
+
+    def surroundings(self, x: float, y: float) -> float:
+        return max([TABLE, *(top for a, b, c, d, top in self.boxes if a <= x <= b and c <= y <= d)])
+
+    def height(self, x: float, y: float) -> float:
+        away = np.hypot(x - self.bowl[0], y - self.bowl[1])
+        return max(self.surroundings(x, y), self.bowl[2] + 0.05 if away < 0.05 else 0.0)
+
+    def step(self, action: np.ndarray) -> None:
+        assert action.shape == (7,)
+        assert np.abs(action).max() <= 1.0
+        self.hand = self.hand + 0.3 * 0.05 * action[:3]
+        self.turn = Rotation.from_rotvec(0.3 * 0.5 * action[3:6]) * self.turn
+        if action[6] < 0:
+            if self.held is not None:
+                self.bowl[2] = self.surroundings(*self.bowl[:2])
+            self.held = None
+        elif self.held is None and self._takes():
+            self.grasped.append(self.hand - self.bowl)
+            self.held = self.bowl - self.hand
+        if self.held is not None and self.slips and self.hand[2] + self.held[2] > self.bowl[2] + 0.01:
+            self.slips, self.held = self.slips - 1, np.full(3, np.nan)  # closed around nothing until it opens
+        if self.held is not None and not np.isnan(self.held).any():
+            self.bowl = self.hand + self.held
+            assert self.bowl[2] > self.surroundings(*self.bowl[:2]) - 0.01, "it was carried through something"
+
+    def _takes(self) -> bool:
+        """Whether the rim is between the fingers, and nothing else."""
+        offset, axis = self.hand - self.bowl, self.turn.apply([0.0, 1.0, 0.0])[:2]
+        radius = float(np.hypot(*offset[:2]))
+        outwards = offset[:2] / radius
+        if not (0.04 < radius < 0.06 and 0.015 < offset[2] < 0.045 and abs(axis @ outwards) > 0.97):
+            return False
+        swept = (self.hand[:2] + reach * outwards for reach in np.arange(0.01, 0.07, 0.005))
+        return all(self.surroundings(x, y) < self.hand[2] - 0.014 for x, y in swept)
+
+
+def play(world: World) -> list[Step]:
+    steps = []
+    for step in solve(world.look, world.height, INTEREST, np.random.default_rng(0)):
+        world.step(step.action)
+        steps.append(step)
+    return steps
+
+
+def test_a_free_bowl_is_put_on_the_plate_without_turning_the_hand():
+    world = World([-0.06, -0.1, TABLE], [])
+    steps = play(world)
+    np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
+    assert list(dict.fromkeys(step.subtask for step in steps)) == [
+        "reach for the akita black bowl",
+        "grasp the akita black bowl",
+        "lift the akita black bowl",
+        "carry the akita black bowl to the plate",
+        "let go of the akita black bowl",
+    ]
+    assert len(world.grasped) == 1
+    np.testing.assert_allclose([step.action[3:6] for step in steps], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("free", "wall"), [("right", 0), ("left", 1), ("back", 2), ("front", 3)])
+def test_a_bowl_in_a_box_is_held_at_the_side_that_is_free(free, wall):
+    walls = [
+        (-0.2, 0.2, 0.06, 0.08),
+        (-0.2, 0.2, -0.08, -0.06),
+        (-0.08, -0.06, -0.2, 0.2),
+        (0.06, 0.08, -0.2, 0.2),
+    ]
+    bowl = np.array([0.0, -0.2, TABLE])
+    boxes = [
+        (a + bowl[0], b + bowl[0], c + bowl[1], d + bowl[1], TABLE + 0.06)
+        for number, (a, b, c, d) in enumerate(walls)
+        if number != wall
+    ]
+    world = World(list(bowl), boxes)
+    play(world)
+    np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
+    outwards = {"right": [0, 1], "left": [0, -1], "back": [-1, 0], "front": [1, 0]}[free]
+    assert world.grasped[0][:2] @ outwards > 0.04
+
+
+def test_what_stands_on_the_way_is_passed_over():
+    world = World([-0.06, -0.2, TABLE], [(-0.3, 0.3, -0.05, 0.05, TABLE + 0.25)])
+    play(world)  # `step` looks at every place
+    np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
+
+
+def test_a_lost_bowl_is_grasped_once_more():
+    world = World([-0.06, -0.1, TABLE], [], slips=1)
+    play(world)
+    assert len(world.grasped) == 2
+    np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
+    assert np.linalg.norm(world.grasped[0] - world.grasped[1]) > 0.01  # elsewhere
