@@ -48,8 +48,8 @@ PALM = np.linspace(-0.10, 0.10, 5)
 PALM_HEIGHT = 0.035
 """The palm is 20 cm long along the fingers' axis and begins this much above the point that is controlled."""
 
-CARRY = 0.10
-"""Above everything on the way, the thing itself included: more than what hangs below the hand."""
+CLEARANCE = 0.06
+"""Of what hangs below the hand, above everything on the way, the thing's own top included."""
 
 LIFTED = 0.03
 """A thing that rose less was not grasped."""
@@ -100,12 +100,15 @@ def solve(
 
     # A goal may be a part of a thing ("basket_1_contain_region").
     target = at(goal if f"{goal}_pos" in look() else "_".join(goal.split("_")[:2]))
-    above = _highest_between(at(source), target, height) + CARRY
     for attempt in range(ATTEMPTS):
         start = at(source)
         grasp = _grasps(source, start, height)[attempt]
         hold = start + grasp.offset + np.r_[rng.normal(0.0, 0.002, 2), 0.0]
         top = max(hold[2], height(*start[:2]), height(*hold[:2])) + HOVER
+        bottom = 2 * start[2] - height(
+            *start[:2]
+        )  # an origin is in the middle of a thing, or at a bowl's bottom
+        above = _highest_between(start, target, height) + CLEARANCE + hold[2] - bottom
         reach = f"reach for the {thing}"
         yield from hand.go(np.r_[hold[:2], top], grasp.yaw, OPEN, steps=60, near=0.012, subtask=reach)
         yield from hand.go(hold, grasp.yaw, OPEN, steps=30, near=0.006, subtask=reach)
@@ -121,7 +124,7 @@ def solve(
     drop = target + UP * (DROP_IN if "basket" in goal else DROP_ON)
     # The thing is what must get there: in the hand it swings and tilts.
     carried = partial(at, source)
-    yield from hand.go(over, grasp.yaw, CLOSED, steps=80, near=0.03, subtask=carry, moved=carried)
+    yield from hand.go(over, grasp.yaw, CLOSED, steps=80, near=0.02, subtask=carry, moved=carried)
     yield from hand.go(drop, grasp.yaw, CLOSED, steps=40, near=0.012, subtask=carry, moved=carried)
     there, letting_go = hand.position(), f"let go of the {thing}"
     yield from hand.stay(there, grasp.yaw, OPEN, steps=OPENING_STEPS, subtask=letting_go)
