@@ -5,6 +5,7 @@ round). Nothing here needs torch. `docs/record-format.md` shows every column wit
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,8 @@ COORDINATE_RANGE = 1000
 Category = Literal["grounding", "spatial", "planning"]
 AnswerKind = Literal["choice", "number", "point", "box", "text", "trajectory"]
 DepthKind = Literal["metric", "relative"]
+
+_CATEGORIES, _ANSWER_KINDS, _DEPTH_KINDS = get_args(Category), get_args(AnswerKind), get_args(DepthKind)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,79 +168,78 @@ def validate(record: Record) -> None:
     Raises:
         RecordError: names the record, the field and what is wrong with it.
     """
+    for problem in _problems(record):
+        raise RecordError(f"record '{record.id}': {problem}")
 
-    def require(condition: bool, problem: str) -> None:
-        if not condition:
-            raise RecordError(f"record '{record.id}': {problem}")
 
-    require(
-        bool(record.id and record.source and record.skill and record.group),
-        "empty id, source, skill or group.",
-    )
-    require(
-        record.category in get_args(Category),
-        f"category '{record.category}' is none of {get_args(Category)}.",
-    )
-    require(len(record.images) > 0 or not record.depths, "depth without an image.")
+def _problems(record: Record) -> Iterator[str]:
+    """What is wrong, the first first; a generator, so that no message is made for what is right."""
+    if not (record.id and record.source and record.skill and record.group):
+        yield "empty id, source, skill or group."
+    if record.category not in _CATEGORIES:
+        yield f"category '{record.category}' is none of {_CATEGORIES}."
+    if record.depths and not record.images:
+        yield "depth without an image."
     for image in record.images:
-        require(image.data is not None or image.path is not None, "an image has neither bytes nor path.")
+        if image.data is None and image.path is None:
+            yield "an image has neither bytes nor path."
     for name, values in (
         ("timestamps", record.timestamps),
         ("depths", record.depths),
         ("intrinsics", record.intrinsics),
     ):
-        counts = f"{len(values or ())} {name} for {len(record.images)} images"
-        require(not values or len(values) == len(record.images), f"{counts}; give one each or none.")
+        if values and len(values) != len(record.images):
+            yield f"{len(values)} {name} for {len(record.images)} images; give one each or none."
     for depth in record.depths:
         if depth is not None:
-            require(
-                depth.data is not None or depth.path is not None, "a depth map has neither bytes nor path."
-            )
-            require(depth.unit_m > 0, f"depth unit {depth.unit_m} m is not positive.")
-            require(
-                depth.kind in get_args(DepthKind),
-                f"depth kind '{depth.kind}' is none of {get_args(DepthKind)}.",
-            )
-    _validate_messages(record, require)
-    _validate_answer(record.answer, require)
+            yield from _problems_of_depth(depth)
+    yield from _problems_of_messages(record)
+    yield from _problems_of_answer(record.answer)
 
 
-def _validate_messages(record: Record, require: Any) -> None:
+def _problems_of_depth(depth: DepthFile) -> Iterator[str]:
+    if depth.data is None and depth.path is None:
+        yield "a depth map has neither bytes nor path."
+    if not depth.unit_m > 0:
+        yield f"depth unit {depth.unit_m} m is not positive."
+    if depth.kind not in _DEPTH_KINDS:
+        yield f"depth kind '{depth.kind}' is none of {_DEPTH_KINDS}."
+
+
+def _problems_of_messages(record: Record) -> Iterator[str]:
     roles = [message.role for message in record.messages if message.role != "system"]
-    expected = ["user", "assistant"] * (len(roles) // 2)
-    require(bool(roles) and roles == expected, f"turns must alternate user, assistant; got {roles}.")
-    require(all(m.role != "system" for m in record.messages[1:]), "a system message must come first.")
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        yield f"turns must alternate user, assistant; got {roles}."
+    if any(message.role == "system" for message in record.messages[1:]):
+        yield "a system message must come first."
     marks = sum(message.content.count(IMAGE_MARK) for message in record.messages)
-    require(
-        marks == len(record.images),
-        f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; there must be one mark an image.",
-    )
+    if marks != len(record.images):
+        yield f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; there must be one mark an image."
     for message in record.messages:
-        require(bool(message.content.strip()), f"empty {message.role} message.")
+        if not message.content.strip():
+            yield f"empty {message.role} message."
 
 
-def _validate_answer(answer: Answer, require: Any) -> None:
-    require(
-        answer.kind in get_args(AnswerKind), f"answer kind '{answer.kind}' is none of {get_args(AnswerKind)}."
-    )
-    require(bool(answer.text.strip()), "empty answer.")
-    if answer.kind == "choice":
-        require(
-            answer.text in answer.choices, f"answer '{answer.text}' is none of the choices {answer.choices}."
-        )
-    if answer.kind == "number":
-        require(answer.number is not None, "a number answer needs its number.")
-    if answer.kind in ("point", "trajectory"):
-        require(len(answer.points) > 0, f"a {answer.kind} answer needs its points.")
-    if answer.kind == "box":
-        require(answer.box is not None, "a box answer needs its box.")
+def _problems_of_answer(answer: Answer) -> Iterator[str]:
+    if answer.kind not in _ANSWER_KINDS:
+        yield f"answer kind '{answer.kind}' is none of {_ANSWER_KINDS}."
+    if not answer.text.strip():
+        yield "empty answer."
+    if answer.kind == "choice" and answer.text not in answer.choices:
+        yield f"answer '{answer.text}' is none of the choices {answer.choices}."
+    if answer.kind == "number" and answer.number is None:
+        yield "a number answer needs its number."
+    if answer.kind in ("point", "trajectory") and not answer.points:
+        yield f"a {answer.kind} answer needs its points."
+    if answer.kind == "box" and answer.box is None:
+        yield "a box answer needs its box."
     for x, y in answer.points:
-        inside = 0 <= x <= COORDINATE_RANGE and 0 <= y <= COORDINATE_RANGE
-        require(inside, f"point ({x}, {y}) is outside 0..{COORDINATE_RANGE}.")
+        if not (0 <= x <= COORDINATE_RANGE and 0 <= y <= COORDINATE_RANGE):
+            yield f"point ({x}, {y}) is outside 0..{COORDINATE_RANGE}."
     if answer.box is not None:
         left, top, right, bottom = answer.box
-        inside = 0 <= left < right <= COORDINATE_RANGE and 0 <= top < bottom <= COORDINATE_RANGE
-        require(inside, f"box {answer.box} is not left < right, top < bottom inside 0..{COORDINATE_RANGE}.")
+        if not (0 <= left < right <= COORDINATE_RANGE and 0 <= top < bottom <= COORDINATE_RANGE):
+            yield f"box {answer.box} is not left < right, top < bottom inside 0..{COORDINATE_RANGE}."
 
 
 def to_row(record: Record) -> dict[str, Any]:

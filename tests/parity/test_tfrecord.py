@@ -26,8 +26,22 @@ def test_crc32c_of_the_published_vectors() -> None:
 
 def test_crc32c_equals_the_bitwise_definition_at_every_length() -> None:
     rng = np.random.default_rng(0)
-    data = rng.integers(0, 256, 2100, dtype=np.uint8).tobytes()
-    lengths = [*range(40), *range(250, 262), *range(508, 516), 1023, 1024, 1025, 2047, 2048, 2049, 2100]
+    data = rng.integers(0, 256, 40_000, dtype=np.uint8).tobytes()
+    # From 6,778 bytes on, the front is folded into the rest; from 13,555 and 27,109 on, at a wider scale first.
+    lengths = [
+        *range(40),
+        *range(250, 262),
+        2047,
+        2048,
+        2049,
+        6776,
+        6777,
+        6778,
+        13_554,
+        13_555,
+        27_109,
+        40_000,
+    ]
     for length in lengths:
         assert crc32c(data[:length]) == slow_crc32c(data[:length]), length
 

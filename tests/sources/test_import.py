@@ -284,6 +284,23 @@ def test_spar_draws_its_marks_on_the_right_images(folders: dict[str, Path]) -> N
     )
 
 
+def test_spar_keeps_no_metadata_of_a_picture_it_draws_on(tmp_path: Path) -> None:
+    LAYOUTS["spar-7m"](tmp_path)
+    for path in tmp_path.rglob("*.jpg"):
+        upright = np.asarray(Image.open(path))
+        turned = Image.Exif()
+        turned[0x0112] = 6  # to be seen a quarter turn clockwise
+        Image.fromarray(np.rot90(upright)).save(path, quality=95, exif=turned, comment=b"a secret")
+    import_source("spar-7m", tmp_path / "spar", tmp_path / "out")
+    marked = [r for r in iterate_records(tmp_path / "out") if r.skill == "depth_prediction_oc"]
+    data = marked[0].images[0].data
+    assert data is not None
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (WIDTH, HEIGHT)
+        assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    assert_color(decode_image(marked[0].images[0]), (100, 800), (255, 0, 0))
+
+
 def close(image: np.ndarray, place: tuple[int, int], color: tuple[int, int, int]) -> bool:
     pixel = image[int(place[1] * HEIGHT / 1000), int(place[0] * WIDTH / 1000)].astype(int)
     return bool(np.abs(pixel - color).max() < 60)

@@ -1,12 +1,20 @@
 """The reading benchmark runs, and its numbers are of what it says."""
 
+import numpy as np
 import torch
 
 from egem.benchmarking.data import PARTS, BenchDataConfig, bench_data, table
 from egem.benchmarking.engine import BenchEngineConfig, bench_engine
 from egem.benchmarking.engine import table as engine_table
-from egem.benchmarking.pictures import preparer_at_448, recipe_at_448, write_many_rows, write_pictures
+from egem.benchmarking.pictures import (
+    map_like_disparity,
+    preparer_at_448,
+    recipe_at_448,
+    write_many_rows,
+    write_pictures,
+)
 from egem.data.latents import open_latents
+from egem.media import encode_counts
 from egem.shards import RecordGroups, verify_shards
 
 
@@ -48,12 +56,22 @@ def test_many_rows(tmp_path):
     assert [record.id for record in groups[200]] == [f"0000200/{turn}" for turn in range(4)]
 
 
+def test_disparity_costs_what_real_frames_cost():
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        disparity = map_like_disparity(rng)
+        assert disparity.shape == (480, 640)
+        assert disparity.dtype == np.uint8
+        # As RefSpatial's reader stores it. Inverse depth of three TUM frames comes to 81 to 95 KB.
+        assert 80_000 < len(encode_counts(disparity.astype(np.uint16) * 257)) < 140_000
+
+
 def test_making_records_is_timed_by_source():
     result = bench_engine(BenchEngineConfig(rows=20, scenes=0, workers=1))
     made = {name: step["records"] for name, step in result["steps"].items()}
     assert made == {
         "import llava": 20,
-        "import refspatial": 20,
+        "import refspatial": 16,
         "import spar-7m": 5,
         "import robovqa": 8,
     }

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from egem.benchmarking.pictures import picture_like_a_photograph
+from egem.benchmarking.pictures import map_like_disparity, picture_like_a_photograph
 from egem.core.errors import ConfigError
 from egem.data_engine import ImportOptions, import_source
 from egem.data_engine.engine import EngineConfig
@@ -28,6 +28,8 @@ from egem.shards import Manifest
 _PICTURES = 32
 _FRAMES = 16
 _TURNS = 4
+_REFSPATIAL_TURNS = 8
+"""Its card: 20 million questions in 2.5 million rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,18 +157,19 @@ def _write_llava(folder: Path, rows: int) -> None:
 
 
 def _write_refspatial(folder: Path, rows: int) -> None:
-    pictures = _pictures(folder / "2D" / "image")
+    _pictures(folder / "2D" / "image")
     (folder / "2D" / "depth").mkdir()
-    for number, data in enumerate(pictures):
-        Image.open(io.BytesIO(data)).convert("L").save(folder / "2D" / "depth" / f"{number}.png")
+    rng = np.random.default_rng(1)
+    for number in range(_PICTURES):
+        Image.fromarray(map_like_disparity(rng)).save(folder / "2D" / "depth" / f"{number}.png")
     found = [
         {
             "id": number,
             "image": [f"{number % _PICTURES}.jpg"],
             "depth": [f"{number % _PICTURES}.png"],
-            "conversations": _turns(number, _TURNS),
+            "conversations": _turns(number, _REFSPATIAL_TURNS),
         }
-        for number in range(rows // _TURNS)
+        for number in range(max(1, rows // _REFSPATIAL_TURNS))
     ]
     (folder / "2D" / "choice_qa.json").write_text(json.dumps(found))
 
@@ -219,7 +222,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 _LAYOUTS: dict[str, tuple[Callable[[Path, int], None], str]] = {
     "llava": (_write_llava, "one picture, one question"),
-    "refspatial": (_write_refspatial, "one picture with depth, four questions; depth is encoded"),
+    "refspatial": (_write_refspatial, "one picture with depth, eight questions; depth is encoded"),
     "spar-7m": (_write_spar, "one picture, one mark; the picture is encoded again"),
     "robovqa": (_write_robovqa, "clips of 16 frames, 8 kept, four questions"),
 }

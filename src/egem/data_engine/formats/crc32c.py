@@ -1,18 +1,24 @@
 """CRC-32C (Castagnoli; RFC 3720, appendix B.4), vectorised with numpy.
 
-The checksum register is linear over GF(2): reading n more bytes is a 32 x 32 bit matrix applied to the
-register, plus the register that those bytes alone give. So a message is cut into many lanes of equal length
-that are read side by side, two bytes a step, and neighbouring lanes are joined by that matrix.
+A message is a polynomial over GF(2), its first bit the highest power, and its checksum depends on the remainder alone.
+Multiples of the divisor may therefore be added freely. One of them has four terms only, x^6777 + x^484 + x^100 + 1; so
+has each of its squares, whose exponents are those times a power of two. With them the front of a long message is folded
+into what follows, by three exclusive ors of whole stretches of bytes, until a few thousand bytes are left.
+
+Those are checked in pairs of bytes by a table. Two neighbours are joined by a 32 x 32 bit matrix (what the bytes of the
+right one make of the left one's register), then two neighbours of these, and so on.
 """
 
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import UInt32
+from jaxtyping import UInt8, UInt32
 
 _POLYNOMIAL = 0x82F63B78
 """0x1EDC6F41 with its bits reversed."""
-_LANE_BYTES = 256
+_EXPONENTS = (6777, 484, 100, 0)
+"""Of a multiple of the polynomial, found by search. A byte is 8 = 2**3 bits, so they also count bytes."""
+_WORD_BYTES = 2
 _ONES = 0xFFFFFFFF
 _MASK_DELTA = 0xA282EAD8
 
@@ -20,21 +26,36 @@ _MASK_DELTA = 0xA282EAD8
 def crc32c(data: bytes | memoryview) -> int:
     """The checksum of some bytes, 0 to 2**32 - 1."""
     size = len(data)
-    lanes = 1 << max(0, (max(size, 1) - 1) // _LANE_BYTES).bit_length()
-    # Zeros in front do not change a register that starts at zero; so no rest is left over at the end.
-    padded = np.zeros(lanes * _LANE_BYTES, np.uint8)
-    padded[padded.size - size :] = np.frombuffer(data, np.uint8)
-    # Transposed, so that each step reads neighbouring memory.
-    steps = np.ascontiguousarray(padded.view("<u2").reshape(lanes, _LANE_BYTES // 2).T)
-    table = _two_byte_table()
-    register = np.zeros(lanes, np.uint32)
-    for pair in steps:
-        register = table[(register & np.uint32(0xFFFF)) ^ pair] ^ (register >> np.uint32(16))
+    rest = _folded(np.frombuffer(data, np.uint8))
+    lanes = 1 << max(0, (max(rest.size, 1) - 1) // _WORD_BYTES).bit_length()
+    # Zeros in front do not change a register that starts at zero; so the number of pairs can be a power of two.
+    padded = np.zeros(lanes * _WORD_BYTES, np.uint8)
+    padded[padded.size - rest.size :] = rest
+    register = _two_byte_table()[padded.view("<u2")]
     level = 0
     while len(register) > 1:
         register = _apply(_skip_tables(level), register[0::2]) ^ register[1::2]
         level += 1
     return (int(register[0]) ^ _skip(_ONES, size)) ^ _ONES
+
+
+def _folded(message: UInt8[np.ndarray, "n"]) -> UInt8[np.ndarray, "m"]:
+    """The end of a message to which its front has been added: no longer than 6777 bytes, with the same remainder."""
+    highest, *others = _EXPONENTS
+    if message.size <= highest:
+        return message
+    message, start = message.copy(), 0
+    scale = 1 << ((message.size - 1) // highest).bit_length() - 1
+    while scale:
+        while (excess := message.size - start - highest * scale) > 0:
+            # Where it is added, nothing of it is left: so a stretch is at most as long as the nearest place is far.
+            count = min(excess, (highest - others[0]) * scale)
+            for exponent in others:
+                place = start + (highest - exponent) * scale
+                message[place : place + count] ^= message[start : start + count]
+            start += count
+        scale //= 2
+    return message[start:]
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:
@@ -83,8 +104,8 @@ def _skip(register: int, num_bytes: int) -> int:
 
 @lru_cache(maxsize=32)
 def _skip_tables(level: int) -> UInt32[np.ndarray, "4 256"]:
-    """Tables that apply the matrix for `_LANE_BYTES * 2**level` zero bytes, one for each byte of a register."""
-    matrix = _power((_LANE_BYTES << level).bit_length() - 1)
+    """Tables that apply the matrix for `_WORD_BYTES * 2**level` zero bytes, one for each byte of a register."""
+    matrix = _power((_WORD_BYTES << level).bit_length() - 1)
     values = np.arange(256, dtype=np.uint32)
     tables = np.zeros((4, 256), np.uint32)
     for byte in range(4):

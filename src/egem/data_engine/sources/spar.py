@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from egem.core.errors import RecordError
 from egem.data_engine.formats.json_rows import read_json_rows
@@ -24,7 +24,7 @@ from egem.data_engine.sources.conversation import read_messages, with_marks
 from egem.data_engine.sources.layout import find_files, folder_of
 from egem.data_engine.sources.pictures import Picture, Pictures, read_depth
 from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows
-from egem.media import decode_image
+from egem.media import open_image
 from egem.records import COORDINATE_RANGE, Answer, DepthFile, ImageFile, Record
 from egem.scoring import parse_number
 
@@ -223,7 +223,8 @@ def _coordinates(value: Any, size: int, key: str, where: str) -> list[float]:
 
 
 def _drawn(picture: Picture, marks: Sequence[Mark], where: str) -> ImageFile:
-    canvas = Image.fromarray(decode_image(picture.file, where=where))
+    canvas = open_image(picture.file, where=where)
+    canvas.info.clear()  # else a comment in the file would be written again
     pen = ImageDraw.Draw(canvas)
     width, height = canvas.size
     stroke = max(2, round(RADIUS * min(1.0, max(width, height) / FULL_SIDE)))
