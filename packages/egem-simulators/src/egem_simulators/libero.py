@@ -227,8 +227,13 @@ class LiberoSimulator:
             raise ConfigProblem(
                 f"no scripted expert for {self._task}; there is one for libero_spatial and libero_object."
             )
-        interest = list(self._env.obj_of_interest)
-        self._plan = solve(lambda: self._seen, self._height, interest, np.random.default_rng(seed))
+        self._plan = solve(
+            lambda: self._seen,
+            self._height,
+            stand=np.array(self._env.sim.data.get_body_xpos("robot0_base")[:2]),
+            interest=list(self._env.obj_of_interest),
+            rng=np.random.default_rng(seed),
+        )
 
     def expert_next(self) -> dict[str, Any] | None:
         """What the solution does next; None at its end."""

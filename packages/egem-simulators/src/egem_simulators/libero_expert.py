@@ -41,6 +41,13 @@ OUTER = np.linspace(0.015, 0.07, 6)
 FINGERS = np.array([-0.065, -0.045, 0.045, 0.065])
 """Where both fingers are along their axis before they close on something else."""
 
+TURN_COST = 0.02
+"""Metres of reach that a radian of turning is worth."""
+
+FAR, TILT, MOST_TILT = 0.65, 3.5, 0.4
+"""Beyond this distance from the robot the hand leans back, by so many radians a metre and at most so many: with an
+upright hand the arm would be stretched, and a stretched arm stays centimetres off its target."""
+
 FINGER_DEPTH = 0.015
 """Fingers end this much below the point that is controlled."""
 
@@ -81,19 +88,25 @@ class Grasp:
 
 
 def solve(
-    look: Callable[[], Mapping[str, Any]], height: Height, interest: list[str], rng: np.random.Generator
+    look: Callable[[], Mapping[str, Any]],
+    height: Height,
+    *,
+    stand: np.ndarray,
+    interest: list[str],
+    rng: np.random.Generator,
 ) -> Iterator[Step]:
     """Actions until the thing is let go; the caller carries each out before it asks for the next.
 
     Args:
         look: what the simulator knows now: "robot0_eef_pos", "robot0_eef_quat" (x, y, z, w) and "<object>_pos".
         height: of what stands where.
+        stand: where the robot stands, x and y.
         interest: the thing to move and where to, as the task names them.
         rng: of a small sideways choice, so that demonstrations differ.
     """
     source, goal = interest[0], interest[1]
     thing, place = _words(source), _words(goal)
-    hand = _Hand(look)
+    hand = _Hand(look, stand)
 
     def at(name: str) -> np.ndarray:
         return np.array(look()[f"{name}_pos"], dtype=np.float64)
@@ -102,7 +115,7 @@ def solve(
     target = at(goal if f"{goal}_pos" in look() else "_".join(goal.split("_")[:2]))
     for attempt in range(ATTEMPTS):
         start = at(source)
-        grasp = _grasps(source, start, height)[attempt]
+        grasp = _grasps(source, start, target - [*stand, 0.0], height)[attempt]
         hold = start + grasp.offset + np.r_[rng.normal(0.0, 0.002, 2), 0.0]
         top = max(hold[2], height(*start[:2]), height(*hold[:2])) + HOVER
         bottom = 2 * start[2] - height(
@@ -134,8 +147,8 @@ def solve(
 class _Hand:
     """Proportional control towards a place."""
 
-    def __init__(self, look: Callable[[], Mapping[str, Any]]) -> None:
-        self._look = look
+    def __init__(self, look: Callable[[], Mapping[str, Any]], stand: np.ndarray) -> None:
+        self._look, self._stand = look, stand
         self._upright = Rotation.from_quat(look()["robot0_eef_quat"])
 
     def position(self) -> np.ndarray:
@@ -170,11 +183,22 @@ class _Hand:
     def _turn_to(self, yaw: float) -> np.ndarray:
         """The rotation vector that is left, in the world's frame."""
         now = Rotation.from_quat(self._look()["robot0_eef_quat"])
-        return (Rotation.from_rotvec([0.0, 0.0, yaw]) * self._upright * now.inv()).as_rotvec()
+        x, y = self.position()[:2] - self._stand
+        distance = float(np.hypot(x, y))
+        tilt = np.clip(TILT * (distance - FAR), 0.0, MOST_TILT)
+        lean = Rotation.from_rotvec(tilt * np.array([y, -x, 0.0]) / distance)  # the fingers point outwards
+        return (lean * Rotation.from_rotvec([0.0, 0.0, yaw]) * self._upright * now.inv()).as_rotvec()
 
 
-def _grasps(source: str, origin: np.ndarray, height: Height) -> list[Grasp]:
-    """Ways to hold a thing, the freest first; among equally free ones the one that turns the hand least."""
+def _grasps(source: str, origin: np.ndarray, way: np.ndarray, height: Height) -> list[Grasp]:
+    """Ways to hold a thing, the freest first; among equally free ones, those with little turning and little reach.
+
+    Args:
+        source: its name.
+        origin: where it is.
+        way: from the robot to where it goes.
+        height: of what stands around.
+    """
     if "bowl" in source:
         fingers, angles = OUTER, np.radians(np.arange(-180, 180, 15))
         offsets = [np.array([*RIM_RADIUS * _along(angle), RIM_HEIGHT]) for angle in angles]
@@ -187,7 +211,8 @@ def _grasps(source: str, origin: np.ndarray, height: Height) -> list[Grasp]:
         # Half a turn changes nothing for two equal fingers: never more than a quarter.
         yaw = (angle % np.pi) - np.pi / 2
         blocked = _blocked(origin + offset, _along(angle), fingers, height)
-        found.append((round(blocked / 0.005), round(abs(yaw), 3), Grasp(offset, yaw)))
+        reach = float(np.linalg.norm((way + offset)[:2]))
+        found.append((round(blocked / 0.005), reach + TURN_COST * abs(yaw), Grasp(offset, yaw)))
     return [grasp for *_, grasp in sorted(found, key=lambda entry: entry[:2])]
 
 
