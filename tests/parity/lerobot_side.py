@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-FPS, STEPS, EPISODES, HEIGHT, WIDTH = 10, 12, 2, 64, 96
+FPS, STEPS, EPISODES, HEIGHT, WIDTH, HORIZON = 10, 12, 2, 64, 96, 4
 TASKS = ("put the cup on the plate", "open the drawer")
 
 
@@ -56,8 +56,13 @@ def read(folder: str) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     # The default backend, torchcodec, needs FFmpeg's shared libraries.
-    dataset = LeRobotDataset("made/set", root=folder, video_backend="pyav")
-    camera = dataset.meta.camera_keys[0]
+    dataset = LeRobotDataset(
+        "made/set",
+        root=folder,
+        video_backend="pyav",
+        delta_timestamps={"action": [step / FPS for step in range(HORIZON)]},
+    )
+    camera, depth = "observation.images.front", "observation.depth.front"
     rows = []
     for index in range(len(dataset)):
         item = dataset[index]
@@ -66,11 +71,19 @@ def read(folder: str) -> None:
                 "episode": int(item["episode_index"]),
                 "task": item["task"],
                 "state": item["observation.state"].tolist(),
-                "action": item["action"].tolist(),
+                "chunk": item["action"].tolist(),
+                "after_end": item["action_is_pad"].tolist(),
                 "grey": float(item[camera].float().mean()),
+                "depth": float(item[depth].float().mean()),
             }
         )
-    print(json.dumps({"fps": dataset.fps, "episodes": dataset.num_episodes, "rows": rows}))
+    meta = dataset.meta
+    whole = {key: {name: value.tolist() for name, value in part.items()} for key, part in meta.stats.items()}
+    episodes = [
+        [int(meta.episodes[number][f"dataset_{end}_index"]) for end in ("from", "to")]
+        for number in range(meta.total_episodes)
+    ]
+    print(json.dumps({"fps": meta.fps, "episodes": episodes, "stats": whole, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,20 @@ def test_round_trip(written: tuple[Path, list[Episode]]) -> None:
         np.testing.assert_allclose(depth[4:], 1.5)
 
 
+@pytest.mark.parametrize(("unit", "metres"), [("mm", 1.5), ("m", 1500.0), (None, 1.5)])
+def test_units_of_depth_as_lerobot_notes_them(
+    written: tuple[Path, list[Episode]], unit: str | None, metres: float
+) -> None:
+    dataset = LeRobotDataset(written[0])
+    info = dataset.features["observation.depth.front"]["info"]
+    assert (info["is_depth_map"], info["depth_unit"]) == (True, "mm")
+    del info["depth_unit_m"]
+    info["depth_unit"] = unit
+    depth = dataset.episode(0).cameras["front"].depth
+    assert depth is not None
+    np.testing.assert_allclose(depth.read([5])[0][4:], metres)
+
+
 def test_frames_in_any_order(written: tuple[Path, list[Episode]]) -> None:
     root, episodes = written
     found, wanted = LeRobotDataset(root).episode(2), episodes[2]

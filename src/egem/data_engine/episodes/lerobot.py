@@ -41,6 +41,8 @@ VERSIONS = ("v3.0", "v2.1", "v2.0")
 TRACK_PREFIX = "observation.track."
 """Before a camera's name: a column of this project with the end effector's place in the image."""
 
+_DEPTH_UNITS_M = {"mm": 0.001, "m": 1.0}
+"""Metres per count of the units that lerobot 0.6 notes with depth; earlier releases note none."""
 _IMAGE_PREFIXES = ("observation.images.", "observation.image.", "observation.")
 _LICENCE = re.compile(r"^license:\s*(\S+)\s*$", re.MULTILINE)
 
@@ -276,7 +278,9 @@ class LeRobotDataset:
         """16-bit images in a feature that says it is depth and is named after the camera."""
         for name, feature in self.features.items():
             if _is_depth(feature) and feature["dtype"] == "image" and _short(name) == _short(key):
-                unit = float((feature.get("info") or {}).get("depth_unit_m", 0.001))
+                info = feature.get("info") or {}
+                named = _DEPTH_UNITS_M.get(info.get("depth_unit"), 0.001)
+                unit = float(info.get("depth_unit_m", named))
                 return EncodedDepth(
                     num=length, fetch=Cells(table, name, self.root), unit_m=unit, where=f"{where}, {name}"
                 )

@@ -26,7 +26,8 @@ from egem.media import encode_depth
 
 STATE, ACTION = "observation.state", "action"
 IMAGES, DEPTH = "observation.images.", "observation.depth."
-DEPTH_UNIT_M = 0.001
+DEPTH_UNIT_M, DEPTH_UNIT = 0.001, "mm"
+"""The second is how lerobot says it, from 0.6 on."""
 
 _STATISTICS_FRAMES = 10
 """Frames of each camera and episode that image statistics are made of."""
@@ -246,7 +247,7 @@ class _Writer:
             if stream.depth is not None:
                 self.features[DEPTH + name] = {
                     **_feature("image", [height, width, 1], ["height", "width", "channels"]),
-                    "info": {"is_depth_map": True, "depth_unit_m": DEPTH_UNIT_M},
+                    "info": {"is_depth_map": True, "depth_unit": DEPTH_UNIT, "depth_unit_m": DEPTH_UNIT_M},
                 }
             if stream.track is not None:
                 self.features[TRACK_PREFIX + name] = _feature("float32", [2], ["x", "y"])
