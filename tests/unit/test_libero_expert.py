@@ -175,7 +175,7 @@ def test_what_stands_on_the_way_is_passed_over():
 
 
 def test_tall_things_come_over_a_baskets_wall():
-    world = Bottle([-0.1, -0.2, TABLE + 0.1], [(-0.03, 0.13, 0.11, 0.13, TABLE + 0.14)])
+    world = Bottle([-0.1, -0.2, TABLE + 0.1], [(-0.03, 0.13, 0.118, 0.122, TABLE + 0.14)])
     play(world)
     np.testing.assert_allclose(world.bowl, [*PLATE[:2], TABLE + 0.1], atol=0.02)
 

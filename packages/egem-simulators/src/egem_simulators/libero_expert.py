@@ -58,6 +58,9 @@ PALM_HEIGHT = 0.035
 CLEARANCE = 0.06
 """Of what hangs below the hand, above everything on the way, the thing's own top included."""
 
+THINNEST = 0.003
+"""Distance of the places on the way that are looked at: a basket's wall must not fall between two of them."""
+
 LIFTED = 0.03
 """A thing that rose less was not grasped."""
 
@@ -118,9 +121,8 @@ def solve(
         grasp = _grasps(source, start, target - [*stand, 0.0], height)[attempt]
         hold = start + grasp.offset + np.r_[rng.normal(0.0, 0.002, 2), 0.0]
         top = max(hold[2], height(*start[:2]), height(*hold[:2])) + HOVER
-        bottom = 2 * start[2] - height(
-            *start[:2]
-        )  # an origin is in the middle of a thing, or at a bowl's bottom
+        # An origin is in the middle of a thing, or at a bowl's bottom.
+        bottom = 2 * start[2] - height(*start[:2])
         above = _highest_between(start, target, height) + CLEARANCE + hold[2] - bottom
         reach = f"reach for the {thing}"
         yield from hand.go(np.r_[hold[:2], top], grasp.yaw, OPEN, steps=60, near=0.012, subtask=reach)
@@ -231,8 +233,10 @@ def _blocked(point: np.ndarray, axis: np.ndarray, fingers: np.ndarray, height: H
 def _highest_between(start: np.ndarray, end: np.ndarray, height: Height) -> float:
     """Of what a thing passes over, as wide as a bowl."""
     way = end[:2] - start[:2]
-    across = 0.06 * np.array([-way[1], way[0]]) / max(float(np.linalg.norm(way)), 1e-6)
-    places = (start[:2] + part * way + side * across for part in np.linspace(0, 1, 25) for side in (-1, 0, 1))
+    length = max(float(np.linalg.norm(way)), 1e-6)
+    across = 0.06 * np.array([-way[1], way[0]]) / length
+    parts = np.linspace(0.0, 1.0, int(length / THINNEST) + 2)
+    places = (start[:2] + part * way + side * across for part in parts for side in (-1, 0, 1))
     return max(height(x, y) for x, y in places)
 
 
