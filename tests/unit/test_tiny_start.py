@@ -11,7 +11,14 @@ from egem.core.errors import ConfigError
 from egem.models.gem import GEM
 from egem.models.presets import TINY, build
 from egem.recipes.render import RenderConfig, render
-from egem.recipes.tiny_start import ReadOutConfig, cells_of, deepened, token_patches, train_with_read_out
+from egem.recipes.tiny_start import (
+    ReadOutConfig,
+    cells_of,
+    deepened,
+    places_of,
+    token_patches,
+    train_with_read_out,
+)
 from egem.shards import RecordGroups
 
 
@@ -50,7 +57,12 @@ def test_a_tower_that_does_not_divide_is_refused() -> None:
 def described(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start") / "data"
     config = RenderConfig(
-        num=6, cameras=("front",), seed=4, questions=3, skills=("layout", "caption", "color_of"), workers=1
+        num=6,
+        cameras=("front",),
+        seed=4,
+        questions=3,
+        skills=("layout", "point_at_object", "color_of"),
+        workers=1,
     )
     render(config, folder)
     return folder
@@ -63,6 +75,24 @@ def test_cells_are_what_the_layout_says(described) -> None:
         assert len(cells) == 36
         said = layout.messages[-1].content.replace(";", "").split()
         assert [word for cell in cells for word in dict.fromkeys(cell)] == said
+
+
+def test_places_are_the_cells_of_the_thing_that_is_meant(described) -> None:
+    groups = RecordGroups([described])
+    cells = cells_of(groups)
+    places, seen = places_of(groups, cells), set()
+    for record in (r for records in groups for r in records):
+        for place in places.get(record.id, []):
+            seen.add(record.skill)
+            if record.skill == "color_of":
+                color, shape = cells[record.group][place]
+                assert color == record.messages[-1].content
+                assert shape in record.messages[0].content
+            else:
+                x, y = record.answer.points[0]
+                assert place % 6 * 1000 / 6 <= x <= (place % 6 + 1) * 1000 / 6
+                assert place // 6 * 1000 / 6 <= y <= (place // 6 + 1) * 1000 / 6
+    assert seen == {"color_of", "point_at_object"}
 
 
 def test_read_outs_improve_and_the_checkpoint_is_written(described, tmp_path, caplog) -> None:
@@ -79,8 +109,8 @@ def test_read_outs_improve_and_the_checkpoint_is_written(described, tmp_path, ca
     with caplog.at_level("INFO"):
         for steps in (1, 12):
             assert train_with_read_out(replace(config, steps=steps, warmup_steps=2)) == config.out
-            errors.append(caplog.records[-1].args[-2:])
-    assert all(last < 0.8 * first for first, last in zip(*errors, strict=True))
+            errors.append(caplog.records[-1].args[-3:])
+    assert all(last < 0.9 * first for first, last in zip(*errors, strict=True))
     trained, before = GEM.from_pretrained(config.out), GEM.from_pretrained(config.checkpoint)
     assert {parameter.dtype for parameter in trained.parameters()} == {torch.bfloat16}
     for part in ("backbone", "connector", "depth_head"):

@@ -75,11 +75,13 @@ class DemoConfig:
     views: int = 2500
     """Training views to render."""
     questions: int = 12
-    """Questions about each."""
+    """Questions about each training view."""
     skills: tuple[str, ...] = SKILLS
     """What to ask about; all that the world allows if empty."""
-    test_views: int = 150
+    test_views: int = 300
     """Held-out views to score; each of the two other splits gets a third of it."""
+    test_questions: int = 6
+    """Questions about each view to score: many views say more than many questions about few."""
     seed: int = 0
     """Of worlds, weights and noise."""
 
@@ -223,7 +225,7 @@ def score_splits(config: DemoConfig, predictor: Predictor) -> list[Evaluated]:
             BenchmarkOptions(
                 cache=config.out / "data" / "benchmarks",
                 num_groups=max(1, round(config.test_views * share)),
-                questions_per_group=config.questions,
+                questions_per_group=config.test_questions,
                 image_size=SIZE,
                 cameras=CAMERAS,
                 skills=config.skills,
@@ -245,7 +247,7 @@ def _score(config: DemoConfig, benchmark: Benchmark, predictor: Predictor, folde
     options = RunOptions(
         batch_size=64,
         max_new_tokens=48,
-        depth=DepthOptions(num_images=100, batch_size=25, seed=config.seed),
+        depth=DepthOptions(num_images=config.test_views, batch_size=25, seed=config.seed),
         training_data=(config.out / "data" / "train",),
     )
     scores = run_benchmark(benchmark, predictor, folder, options)

@@ -1,10 +1,10 @@
 """The last step of making the shipped start: read-outs of the visual tokens beside all that GEM trains.
 
 A small depth head needs a thousand steps to find which visual token belongs to which latent, and a small language
-model as long to look at the picture at all; neither teaches the backbone much until then (docs/log.md). Two linear
-read-outs of every visual token teach at once: of its own patch of the depth map, and of what its cell of the
-picture shows (from the answers of the skill `layout`). They are thrown away afterwards. SANA1.5 and Qwen3-VL, which
-the start stands in for, need nothing of this.
+model as long to look at the picture at all; neither teaches the backbone much until then (docs/log.md). Linear
+read-outs teach at once: of every visual token its own patch of the depth map, and what its cell of the picture
+shows (from the answers of the skill `layout`); of every token that an answer is said from, which cells the question
+is about. They are thrown away afterwards. SANA1.5 and Qwen3-VL, which the start stands in for, need nothing of this.
 
 A checkpoint whose vision tower has fewer blocks than the preset's is deepened first: new blocks between the old ones
 that change nothing until they have learned something.
@@ -40,6 +40,7 @@ from egem.device import device_of
 from egem.models.gem import GEM
 from egem.models.presets import build
 from egem.models.pretrained import load
+from egem.records import COORDINATE_RANGE, Record
 from egem.shards import RecordGroups
 from egem.training.host import keep_freed_memory
 
@@ -48,8 +49,13 @@ logger = logging.getLogger(__name__)
 DEPTH_WEIGHT = 13.7
 """Puts squared errors of encoded depth on the scale of the tiny codec's latents, which are 3.7 times as large."""
 
+_PLACE_WIDTH = 64
+
 Cells = dict[str, list[tuple[str, str]]]
 """Of groups of records: the colour and the shape that each cell of the picture shows, row by row."""
+
+Places = dict[str, list[int]]
+"""Of records: the cells that their question is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,7 @@ class ReadOutConfig:
     warmup_steps: int = 50
     language_weight: float = 0.3
     cell_weight: float = 0.2
+    place_weight: float = 0.3
     save_every: int = 1000
     workers: int = 1
     device: str = "auto"
@@ -77,27 +84,33 @@ class ReadOutConfig:
 
 
 class ReadOut(nn.Module):
-    """What a linear map finds in each visual token: its patch of the depth map, its cell's colour and shape.
+    """What linear maps find: in visual tokens depth, colours and shapes; in answering tokens where they look.
 
     Args:
         hidden_size: of the tokens.
         patch_size: values of the depth map that belong to one token.
         cells: of all groups.
+        places: of all records that are about one place.
     """
 
-    def __init__(self, hidden_size: int, patch_size: int, cells: Cells) -> None:
+    def __init__(self, hidden_size: int, patch_size: int, cells: Cells, places: Places) -> None:
         super().__init__()
-        self.cells = cells
+        self.cells, self.places = cells, places
         self.words = tuple(
             sorted({cell[part] for found in cells.values() for cell in found}) for part in range(2)
         )
         self.depth = nn.Linear(hidden_size, patch_size)
         self.names = nn.ModuleList(nn.Linear(hidden_size, len(words)) for words in self.words)
+        self.wanted, self.offered = (nn.Linear(hidden_size, _PLACE_WIDTH) for _ in range(2))
 
     def losses(
-        self, tokens: Float[Tensor, "image token hidden"], model: GEM, batch: Batch
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Squared error of encoded depth where it was read, and mean cross entropy of the cells' two names."""
+        self,
+        hidden: Float[Tensor, "sample token hidden"],
+        tokens: Float[Tensor, "image patch hidden"],
+        model: GEM,
+        batch: Batch,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+        """Squared error of encoded depth where it was read; mean cross entropies of the cells' two names, of places."""
         truth, valid = token_patches(model, batch)
         depth = (self.depth(tokens) - truth).square()[valid].mean()
         names = [
@@ -106,7 +119,29 @@ class ReadOut(nn.Module):
             )
             for linear, targets in zip(self.names, self._targets(batch, tokens.shape[1]), strict=True)
         ]
-        return depth, torch.stack(names).mean()
+        return depth, torch.stack(names).mean(), self._places(hidden, tokens, batch)
+
+    def _places(
+        self,
+        hidden: Float[Tensor, "sample token hidden"],
+        tokens: Float[Tensor, "image patch hidden"],
+        batch: Batch,
+    ) -> Float[Tensor, ""]:
+        """Each token that an answer's token is predicted from is to single out the cells that its question is about."""
+        said = batch.labels[:, 1:] != IGNORE_LABEL
+        begins = said & ~functional.pad(said, (1, 0))[:, :-1]
+        # Answers follow each other in the order of the records.
+        turn = begins.flatten().cumsum(0).view_as(said)[said] - 1
+        known = [self.places.get(name, []) for name in batch.record_ids]
+        wanted = torch.zeros(len(known), tokens.shape[1], dtype=torch.bool)
+        for row, cells in enumerate(known):
+            wanted[row, cells] = True
+        wanted = wanted.to(hidden.device)[turn]
+        sample = said.nonzero()[:, 0]
+        scores = (self.wanted(hidden[:, :-1][said])[:, None] * self.offered(tokens)[sample]).sum(-1)
+        shares = scores.log_softmax(-1).masked_fill(~wanted, -torch.inf)
+        is_known = wanted.any(-1)
+        return -shares[is_known].logsumexp(-1).mean() if bool(is_known.any()) else scores.sum() * 0
 
     def _targets(self, batch: Batch, num_tokens: int) -> Iterator[Int[Tensor, "image token"]]:
         groups = dict.fromkeys(name.rsplit("/", 1)[0] for name in batch.record_ids)
@@ -133,7 +168,8 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
     preparer = Preparer.from_checkpoint(config.checkpoint)
     groups = RecordGroups(config.data)
     patch_size = (model.config.depth.long_side // GRID) ** 2
-    read_out = ReadOut(model.backbone.hidden_size, patch_size, cells_of(groups)).to(device)
+    cells = cells_of(groups)
+    read_out = ReadOut(model.backbone.hidden_size, patch_size, cells, places_of(groups, cells)).to(device)
     parameters = [*model.parameters(), *read_out.parameters()]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.95), fused=True)
     generator = torch.Generator().manual_seed(config.seed)
@@ -151,21 +187,23 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
             group["lr"] = config.learning_rate * _factor(step, config)
         hidden = model.backbone(batch)
         tokens, _ = model.backbone.image_tokens(hidden, batch)
-        patch_error, cell_error = read_out.losses(tokens, model, batch)
+        patch_error, cell_error, place_error = read_out.losses(hidden, tokens, model, batch)
         language_sum, language_count = model.backbone.language_loss(hidden, batch)
         depth_sum, depth_count = model.depth_loss(hidden, batch, generator=generator)
         language, flow = language_sum / language_count, depth_sum / depth_count
-        read = DEPTH_WEIGHT * patch_error + config.cell_weight * cell_error
+        read = (
+            DEPTH_WEIGHT * patch_error + config.cell_weight * cell_error + config.place_weight * place_error
+        )
         (flow + read + config.language_weight * language).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 50 == 0 or step == config.steps:
             logger.info(
-                "step %d of %d: language %.3f, flow %.3f, read-out of depth %.4f, of cells %.3f",
+                "step %d of %d: language %.3f, flow %.3f, read-out of depth %.4f, of cells %.3f, of places %.3f",
                 step,
                 config.steps,
-                *(loss.detach() for loss in (language, flow, patch_error, cell_error)),
+                *(loss.detach() for loss in (language, flow, patch_error, cell_error, place_error)),
             )
         if step % config.save_every == 0 or step == config.steps:
             _save(model, config.out)
@@ -216,6 +254,39 @@ def cells_of(groups: RecordGroups) -> Cells:
     if not cells:
         raise ConfigError(f"no record of {groups.folders[0]} has the skill 'layout'; ask for it (--skills).")
     return cells
+
+
+def places_of(groups: RecordGroups, cells: Cells) -> Places:
+    """The cells that each question about one place is about: of a point, a box, or a thing by colour and shape."""
+    places: Places = {}
+    for record in (record for records in groups for record in records):
+        found = _place(record, cells.get(record.group, []))
+        if found:
+            places[record.id] = found
+    return places
+
+
+def _place(record: Record, cells: list[tuple[str, str]]) -> list[int]:
+    answer, question = record.answer, record.messages[0].content
+    if record.skill == "object_at_point":
+        return [_cell_at(*record.meta["point"])]
+    if answer is not None and answer.points:
+        return [_cell_at(*answer.points[0])]
+    if answer is not None and answer.box is not None:
+        left, top, right, bottom = answer.box
+        return [_cell_at((left + right) // 2, (top + bottom) // 2)]
+    if record.skill in ("color_of", "shape_of", "is_there"):
+        said = set(re.findall(r"[a-z]+", f"{question} {record.messages[-1].content}".lower()))
+        return [
+            place for place, (color, shape) in enumerate(cells) if color != shape and {color, shape} <= said
+        ]
+    return []
+
+
+def _cell_at(x: int, y: int) -> int:
+    """Of a point in thousandths of the picture."""
+    column, row = (min(value * GRID // COORDINATE_RANGE, GRID - 1) for value in (x, y))
+    return row * GRID + column
 
 
 def token_patches(
