@@ -9,8 +9,9 @@ from egem.annotators.planning import PlanTools, draw_path, find, plan_records
 from egem.annotators.tracks import OpticalFlow, path_of
 from egem.data_engine.sources.source import ImportOptions
 from egem.media import decode_image, decode_region
+from egem.recipes.plan import Planned
 from egem.records import validate
-from egem.shards import ShardWriter, iterate_records
+from egem.shards import Manifest, ShardWriter, iterate_records
 from scripted_episodes import CAMERA, GRIPPER, scripted
 
 SIZE = 160
@@ -122,3 +123,39 @@ def test_what_is_not_named_or_not_found_is_counted(made, tools):
     assert counts["not_named"] == counts["not_found"] == 1
     assert counts["found"] == 0
     assert not any(record.skill.startswith("object_") for record in records)
+
+
+def test_without_a_detector_only_what_the_episode_says_is_asked(made, tools, tmp_path):
+    tools = replace(tools, detector=None)
+    records, counts = plan_records(made.episode, "tabletop", "memory", 0, tools, ImportOptions())
+    skills = {record.skill for record in records}
+    assert "next_subtask" in skills
+    assert not skills & {"object_box", "object_point", "object_path", "gripper_path", "drawn_path"}
+    assert counts["subtasks"] == counts["named"] == 5
+    assert counts["found"] == counts["not_found"] == counts["gripper_tracked"] == 0
+    # A way that the set itself has is asked for all the same, and nobody is said to have found it.
+    stream = replace(made.episode.cameras[CAMERA], track=made.fingers / SIZE)
+    episode = replace(made.episode, cameras={CAMERA: stream})
+    records, _ = plan_records(episode, "tabletop", "memory", 0, tools, ImportOptions(num_questions=100))
+    assert {"gripper_path", "drawn_path"} <= {record.skill for record in records}
+    # What annotators add to `meta.annotated` finds no other value there.
+    assert all(isinstance(record.meta.get("annotated", {}), dict) for record in records)
+    (drawn, *_) = (record for record in records if record.skill == "drawn_path")
+    assert set(drawn.meta["annotated"]) == {"objects"}
+
+
+def test_the_command_says_what_a_detector_would_add():
+    manifest = Manifest(
+        schema_version=1,
+        rows=2,
+        groups=1,
+        images=1,
+        depths=0,
+        by_source={},
+        by_category={},
+        by_skill={},
+        shards=(),
+    )
+    planned = Planned(manifest=manifest, episodes=1, failed=0, counts={"records": 2}, looked=False)
+    assert "--checkpoint facebook/sam3 adds" in planned.table()
+    assert "--checkpoint" not in replace(planned, looked=True).table()

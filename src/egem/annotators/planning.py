@@ -46,7 +46,8 @@ class PlanTools:
     """What does the work."""
 
     namer: ObjectNamer
-    detector: MaskDetector
+    detector: MaskDetector | None
+    """None asks only what needs no detection: of the episode's sub-tasks, and the gripper's way where it is known."""
     tracker: PointTracker
     gripper: str = "robot gripper"
     """What the detector is asked for where nothing else says how the gripper moves."""
@@ -92,7 +93,8 @@ def find(episode: Episode, stream: CameraStream, part: Subtask, tools: PlanTools
     knows_gripper = bool(image_tracks(stream, episode, part, (width, height)))
     wanted = ([name] if name else []) + ([] if knows_gripper else [tools.gripper])
     best: dict[str, Detection] = {}
-    for each in tools.detector.detect([frames[0]], [wanted])[0] if wanted else ():
+    detections = tools.detector.detect([frames[0]], [wanted])[0] if tools.detector and wanted else ()
+    for each in detections:
         if each.phrase not in best or each.score > best[each.phrase].score:
             best[each.phrase] = each
 
@@ -139,14 +141,13 @@ def plan_records(
     camera, stream = episode.camera(options.camera)
     findings = [find(episode, stream, part, tools) for part in parts]
     for found in findings:
-        counts.update(_counted(found))
+        counts.update(_counted(found, looked=tools.detector is not None))
     tracked = _with_tracks(episode, camera, findings)
     records = episode_records(tracked, source, where, number, options)
-    made = {
-        "objects": {"origin": tools.namer.origin},
-        "masks": {"origin": tools.detector.origin, "licence": tools.detector.licence},
-        "tracks": {"origin": tools.tracker.origin, "licence": tools.tracker.licence},
-    }
+    made: dict[str, Any] = {"objects": {"origin": tools.namer.origin}}
+    if tools.detector is not None:
+        made["masks"] = {"origin": tools.detector.origin, "licence": tools.detector.licence}
+        made["tracks"] = {"origin": tools.tracker.origin, "licence": tools.tracker.licence}
     by_bounds = {(found.part.start, found.part.end): found for found in findings}
     noted = [
         replace(r, meta={**r.meta, ANNOTATED: made})
@@ -279,14 +280,14 @@ def _every_step(path: Float[np.ndarray, "frame 2"], steps: Sequence[int]) -> Flo
     return np.stack([np.interp(wanted, steps, path[:, axis]) for axis in range(2)], axis=1)
 
 
-def _counted(found: Finding) -> dict[str, int]:
+def _counted(found: Finding, *, looked: bool) -> dict[str, int]:
     path = found.thing_path
     return {
         "subtasks": 1,
         "named": int(found.name is not None),
         "not_named": int(found.name is None),
         "found": int(found.thing is not None),
-        "not_found": int(found.name is not None and found.thing is None),
+        "not_found": int(looked and found.name is not None and found.thing is None),
         "tracked": int(path is not None and bool(np.isfinite(path).all())),
         "lost": int(path is not None and not np.isfinite(path).all()),
         "gripper_tracked": int(

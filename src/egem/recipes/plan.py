@@ -32,8 +32,9 @@ class PlanConfig:
     """Folder to write; it must not exist yet."""
     format: str = "lerobot"
     """One of lerobot, open-x, droid, robomind, agibot-world."""
-    checkpoint: str
-    """SAM 3, folder or name on the hub (`facebook/sam3`): finds the thing and the gripper."""
+    checkpoint: str | None = None
+    """SAM 3, folder or name on the hub (`facebook/sam3`): finds the thing and the gripper. Without it, nothing is
+    looked for, and asked is what the set itself says."""
     gripper: str = "robot gripper"
     """What SAM 3 looks for where the set does not say how the gripper moves."""
     camera: str = ""
@@ -68,12 +69,15 @@ class PlanConfig:
 
     def make_tools(self) -> PlanTools:
         """Load the models."""
-        from egem.annotators.sam3 import Sam3
-
         device = device_of_worker(self.device)
+        detector = None
+        if self.checkpoint is not None:
+            from egem.annotators.sam3 import Sam3
+
+            detector = Sam3.from_pretrained(self.checkpoint, device=device)
         return PlanTools(
             namer=self.naming.make(device=device, sees=False, out=self.out),
-            detector=Sam3.from_pretrained(self.checkpoint, device=device),
+            detector=detector,
             tracker=self.tracker.make(device),
             gripper=self.gripper,
         )
@@ -88,11 +92,17 @@ class Planned:
     failed: int
     counts: dict[str, int]
     """Of sub-tasks: named, found, tracked, and what was not."""
+    looked: bool
+    """Whether there was a detector."""
 
     def table(self) -> str:
         """One line a count."""
         lines = [f"{self.episodes} episodes, {self.failed} failed"]
         lines += [f"  {name:<20} {number}" for name, number in sorted(self.counts.items()) if number]
+        if not self.looked:
+            lines.append(
+                "nothing was looked for in the frames: --checkpoint facebook/sam3 adds boxes, points and ways"
+            )
         return "\n".join(lines)
 
 
@@ -173,7 +183,11 @@ def plan(config: PlanConfig, tools: PlanTools | None = None) -> Planned:
         step=PlanEpisodes(config, tools),
         description={
             "plan": stated,
-            "tools": [tools.namer.origin, tools.detector.origin, tools.tracker.origin],
+            "tools": [
+                tools.namer.origin,
+                tools.detector.origin if tools.detector else None,
+                tools.tracker.origin,
+            ],
         },
         out=config.out,
         items_per_part=EPISODES_PER_PART,
@@ -183,7 +197,11 @@ def plan(config: PlanConfig, tools: PlanTools | None = None) -> Planned:
     items = (NumberedEpisode(number=n, pending=pending) for n, pending in enumerate(found))
     manifest, result = run_job(items, job, config.engine)
     return Planned(
-        manifest=manifest, episodes=result.items, failed=len(result.errors), counts=dict(result.counts)
+        manifest=manifest,
+        episodes=result.items,
+        failed=len(result.errors),
+        counts=dict(result.counts),
+        looked=tools.detector is not None,
     )
 
 

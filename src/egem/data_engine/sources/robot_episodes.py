@@ -226,7 +226,7 @@ def _meta(
         "camera": camera,
         "steps": views.steps(part, question.view),
         "subtask": {"text": part.text, "start": part.start, "end": part.end, "skill": part.skill},
-        "annotated": bool(episode.subtasks),
+        "subtasks_annotated": bool(episode.subtasks),
     }
     return {key: value for key, value in given.items() if value is not None}
 
