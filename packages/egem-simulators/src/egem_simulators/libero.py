@@ -266,7 +266,10 @@ class LiberoSimulator:
         return {"state": np.concatenate(state).astype(np.float32), "instruction": self._instruction}
 
     def _height(self, x: float, y: float) -> float:
-        """Of the highest surface there that things collide with, the robot aside; 0 where there is none."""
+        """Of the highest surface there that things collide with, the robot aside; 0 where there is none.
+
+        MuJoCo's rays pass through what has no colour, and so through a few of libero_object's things.
+        """
         import mujoco
 
         model, data = self._env.sim.model._model, self._env.sim.data._data

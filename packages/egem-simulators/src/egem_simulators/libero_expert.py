@@ -120,9 +120,10 @@ def solve(
         start = at(source)
         grasp = _grasps(source, start, target - [*stand, 0.0], height)[attempt]
         hold = start + grasp.offset + np.r_[rng.normal(0.0, 0.002, 2), 0.0]
-        top = max(hold[2], height(*start[:2]), height(*hold[:2])) + HOVER
+        middle = max(height(*start[:2]), start[2])  # some things are not seen by `height`
+        top = max(hold[2], middle, height(*hold[:2])) + HOVER
         # An origin is in the middle of a thing, or at a bowl's bottom.
-        bottom = 2 * start[2] - height(*start[:2])
+        bottom = 2 * start[2] - middle
         above = _highest_between(start, target, height) + CLEARANCE + hold[2] - bottom
         reach = f"reach for the {thing}"
         yield from hand.go(np.r_[hold[:2], top], grasp.yaw, OPEN, steps=60, near=0.012, subtask=reach)
