@@ -317,7 +317,7 @@ def test_readiness_health_metrics_and_token():
             connect(server.url, additional_headers={"Authorization": "Api-Key s3cret"})
         policy.gate.set()
         wait_until_ready(server.http)
-        assert policy.batches == [1, 8]  # warmed up alone and with a full batch
+        assert policy.batches == [1, 1, 8, 8]  # alone and full, each also going on from an earlier chunk
         for wrong in (None, "guess", "s3cret "[:3]):
             with pytest.raises(UnauthorisedError):
                 RemotePolicy(server.url, token=wrong)

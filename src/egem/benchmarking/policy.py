@@ -1,5 +1,6 @@
 """`egem bench policy`: chunks of actions with the prefix reused, recomputed, compiled, as a CUDA graph, in one run."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from egem.core.errors import ConfigError
 from egem.core.machine import commit
 from egem.device import device_of
 from egem.models.action_flow import sample_chunks
-from egem.models.action_sampler import ActionSampler
+from egem.models.action_sampler import ActionSampler, Compiled
 from egem.models.gem_vla import GEMVLA, add_action_expert
 from egem.models.presets import build, expert_config
 from egem.training.host import keep_freed_memory
@@ -50,7 +51,7 @@ class BenchPolicyConfig:
     warm_up: int = 3
     """Chunks before, not timed."""
     compiled: bool = True
-    """Also with compiled blocks."""
+    """Also with the expert compiled, then with all blocks."""
     cuda_graph: bool = True
     """Also as a CUDA graph, on a GPU."""
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -90,13 +91,17 @@ def bench_policy(config: BenchPolicyConfig) -> dict[str, Any]:
     results, drawn = _timed(ways, config, device)
     # Compiling is in place, so it comes after everything that is timed without it.
     if config.compiled:
-        sampler = ActionSampler(model, num_steps=config.num_steps, compiled=True)
-        fast: dict[str, Callable[[], Tensor]] = {"compiled": lambda: sampler(samples, states, noise=noise)}
-        if config.cuda_graph and device.type == "cuda":
-            recorded = ActionSampler(model, num_steps=config.num_steps, cuda_graph=True)
-            fast["compiled, CUDA graph"] = lambda: recorded(samples, states, noise=noise)
-        more, fast_drawn = _timed(fast, config, device)
-        results, drawn = results | more, drawn | fast_drawn
+        kinds: tuple[Compiled, ...] = ("expert", "all")
+        for kind in kinds:
+            sampler = ActionSampler(model, num_steps=config.num_steps, compiled=kind)
+            fast: dict[str, Callable[[], Tensor]] = {
+                f"{kind} compiled": functools.partial(sampler, samples, states, noise=noise)
+            }
+            if config.cuda_graph and device.type == "cuda":
+                recorded = ActionSampler(model, num_steps=config.num_steps, cuda_graph=True)
+                fast[f"{kind} compiled, graph"] = functools.partial(recorded, samples, states, noise=noise)
+            more, fast_drawn = _timed(fast, config, device)
+            results, drawn = results | more, drawn | fast_drawn
     for name, values in results.items():
         if name != "prefix alone":
             values["cosine"], values["relative_mse"] = _agreement(drawn[name], drawn["reused"])

@@ -4,6 +4,7 @@ import asyncio
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -25,6 +26,11 @@ class ServeOptions:
     observation/exterior_image_1_left=agentview, or observation/joint_position=state."""
     device: str = "auto"
     """`auto` takes a GPU if there is one."""
+    compile: Literal["none", "expert", "all"] = "none"
+    """What is compiled before the server calls itself ready, which takes minutes: the action expert, or all blocks
+    (text and depth are then compiled when they are first asked for)."""
+    cuda_graph: bool = False
+    """On a GPU: play all flow steps back as one CUDA graph."""
     serving: OmitArgPrefixes[ServingConfig] = field(default_factory=ServingConfig)
 
 
@@ -41,7 +47,9 @@ def serve(arguments: list[str]) -> None:
     from egem.recipes.serve import ServedCheckpoint
     from egem.serving.server import PolicyServer
 
-    policy = ServedCheckpoint.load(options.checkpoint, device=options.device)
+    policy = ServedCheckpoint.load(
+        options.checkpoint, device=options.device, compiled=options.compile, cuda_graph=options.cuda_graph
+    )
 
     async def run() -> None:
         server = PolicyServer(policy, config, rename=rename)

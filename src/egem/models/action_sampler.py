@@ -1,8 +1,9 @@
-"""Chunks of actions again and again at the lowest latency: compiled blocks, flow steps as one CUDA graph."""
+"""Chunks of actions again and again at the lowest latency: a compiled expert, flow steps as one CUDA graph."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,11 +13,15 @@ from egem.batch import Sample
 from egem.core.errors import ConfigError
 from egem.models.action_expert import Condition
 from egem.models.action_flow import sample_chunks
-from egem.models.blocks import compile_blocks
+from egem.models.blocks import compile_blocks, compile_expert
 from egem.models.gem_vla import GEMVLA
 
+Compiled = Literal["none", "expert", "all"]
+"""The expert runs in every flow step. The rest runs once a chunk, and also writes text and draws depth: with "all"
+these are compiled too, when they are first asked for."""
+
 _TOKEN_MULTIPLE = 64
-"""Prompts are padded for a graph to a multiple of so many tokens, so that few lengths need one of their own."""
+"""Prompts are padded to a multiple of so many tokens: few need a graph, and compiled code always sees a mask."""
 _MAX_GRAPHS = 4
 _WARM_UP = 3
 
@@ -27,17 +32,25 @@ class ActionSampler:
     Args:
         model: in evaluation mode, on its device.
         num_steps: of the flow; None takes the checkpoint's default.
-        compiled: compile the model's blocks, in place; results differ by rounding alone.
+        compiled: what of the model is compiled, in place, when it is first called; results differ by rounding alone.
+            One sample, several samples, and each of these with real-time chunking are compiled apart.
         cuda_graph: record all flow steps once for each length of prompts and play them back: no kernel waits for
             Python. What a graph was recorded with is kept for the last few lengths. Real-time chunking needs
             gradients and runs the steps one by one.
+        backend: of torch.compile.
 
     Raises:
         ConfigError: CUDA graphs without a GPU, or less than one step.
     """
 
     def __init__(
-        self, model: GEMVLA, *, num_steps: int | None = None, compiled: bool = False, cuda_graph: bool = False
+        self,
+        model: GEMVLA,
+        *,
+        num_steps: int | None = None,
+        compiled: Compiled = "none",
+        cuda_graph: bool = False,
+        backend: str = "inductor",
     ):
         if cuda_graph and model.device.type != "cuda":
             raise ConfigError(f"CUDA graphs need a GPU, the model is on {model.device}; leave them out.")
@@ -45,8 +58,11 @@ class ActionSampler:
         self.num_steps = model.action_expert.config.sampling_steps if num_steps is None else num_steps
         if self.num_steps < 1:
             raise ConfigError(f"{self.num_steps} sampling steps; at least one is needed.")
-        if compiled:
-            compile_blocks(model)
+        if compiled == "all":
+            compile_blocks(model, backend=backend)
+        if compiled != "none":
+            compile_expert(model, backend=backend)
+        self._token_multiple = _TOKEN_MULTIPLE if compiled != "none" or cuda_graph else 1
         self._graphs: OrderedDict[tuple[torch.Size, torch.Size], _FlowGraph] | None = (
             OrderedDict() if cuda_graph else None
         )
@@ -67,8 +83,8 @@ class ActionSampler:
         states, noise, continuation = model.sampling_inputs(
             len(samples), states, generator=generator, noise=noise, previous=previous, committed=committed
         )
+        prefix = model.prefix(samples, token_multiple=self._token_multiple)
         if self._graphs is not None and continuation is None:
-            prefix = model.prefix(samples, token_multiple=_TOKEN_MULTIPLE)
             assert prefix.mask is not None
             key = (noise.shape, prefix.mask.shape)
             if key not in self._graphs:
@@ -77,7 +93,6 @@ class ActionSampler:
                     self._graphs.popitem(last=False)
             self._graphs.move_to_end(key)
             return self._graphs[key](noise, states, prefix)
-        prefix = model.prefix(samples)
         return sample_chunks(
             lambda chunk, time: model.action_expert(chunk, time, states, prefix),
             noise,

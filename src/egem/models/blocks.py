@@ -82,3 +82,14 @@ def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:
     """
     for block in transformer_blocks(model):
         block.compile(backend=backend)
+
+
+def compile_expert(model: nn.Module, *, backend: str = "inductor") -> None:
+    """Compile the action expert's blocks alone, in place, for prompts of any length from the first call on.
+
+    Args:
+        model: a `GEMVLA`.
+        backend: of torch.compile.
+    """
+    for block in model.get_submodule("action_expert.blocks").children():
+        block.compile(backend=backend, dynamic=True)

@@ -19,6 +19,7 @@ from egem.core.errors import CheckpointError, ConfigError
 from egem.data.actions import observe
 from egem.data.normalization import NORMALIZATION_FILE, Normalization
 from egem.data.prepare import Preparer
+from egem.models.action_sampler import ActionSampler, Compiled
 from egem.models.gem_vla import GEMVLA
 from egem.policy import Observation, PolicyInfo
 
@@ -80,17 +81,27 @@ class CheckpointPolicy:
         preparer: of its checkpoint.
         where: the checkpoint, for messages.
         num_steps: of the sampler; the checkpoint's default otherwise.
+        compiled: see `ActionSampler`; the first chunks then take long.
+        cuda_graph: likewise.
 
     Raises:
         CheckpointError: its policy files are missing, damaged or do not fit.
+        ConfigError: a CUDA graph without a GPU.
     """
 
     def __init__(
-        self, model: GEMVLA, preparer: Preparer, *, where: str = "the model", num_steps: int | None = None
+        self,
+        model: GEMVLA,
+        preparer: Preparer,
+        *,
+        where: str = "the model",
+        num_steps: int | None = None,
+        compiled: Compiled = "none",
+        cuda_graph: bool = False,
     ) -> None:
         self.model = model
         self.preparer = preparer
-        self.num_steps = num_steps
+        self._sampler = ActionSampler(model, num_steps=num_steps, compiled=compiled, cuda_graph=cuda_graph)
         self._info, self.normalization = read_policy_files(model, where)
 
     @classmethod
@@ -101,6 +112,8 @@ class CheckpointPolicy:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         num_steps: int | None = None,
+        compiled: Compiled = "none",
+        cuda_graph: bool = False,
         name: str | None = None,
     ) -> "CheckpointPolicy":
         """The policy of a checkpoint folder.
@@ -110,14 +123,24 @@ class CheckpointPolicy:
             device: where it computes.
             dtype: of the parameters; None keeps what is stored.
             num_steps: see the class.
+            compiled: see the class.
+            cuda_graph: see the class.
             name: for logs and servers; the one stored otherwise.
 
         Raises:
             CheckpointError: the folder is not whole, or holds no action expert or policy files.
+            ConfigError: a CUDA graph without a GPU.
         """
         folder = Path(folder)
         model = GEMVLA.from_pretrained(folder, dtype=dtype, device=device).eval()
-        policy = cls(model, Preparer.from_checkpoint(folder), where=str(folder), num_steps=num_steps)
+        policy = cls(
+            model,
+            Preparer.from_checkpoint(folder),
+            where=str(folder),
+            num_steps=num_steps,
+            compiled=compiled,
+            cuda_graph=cuda_graph,
+        )
         if name is not None:
             policy._info = replace(policy._info, name=name)
         return policy
@@ -147,13 +170,7 @@ class CheckpointPolicy:
         if previous is not None:
             kept = [None if p is None else self._committed(n, p) for n, p in enumerate(previous)]
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        chunks = self.model.sample_actions(
-            samples,
-            torch.from_numpy(states),
-            num_steps=self.num_steps,
-            generator=generator,
-            previous=kept,
-        )
+        chunks = self._sampler(samples, torch.from_numpy(states), generator=generator, previous=kept)
         actions = self.normalization.denormalize_actions(chunks.float().cpu().numpy())
         if not np.isfinite(actions).all():
             raise CheckpointError(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from egem.device import device_of
 from egem.evaluation.predictor import Predictor
+from egem.models.action_sampler import Compiled
 from egem.models.vla_policy import CheckpointPolicy
 from egem.policy import Observation
 from egem.records import IMAGE_MARK, Message
@@ -16,18 +17,24 @@ class ServedCheckpoint(CheckpointPolicy):
     """A `CheckpointPolicy` that also implements `egem.serving.batcher.Explains`."""
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "auto") -> "ServedCheckpoint":
+    def load(
+        cls, folder: Path, *, device: str = "auto", compiled: Compiled = "none", cuda_graph: bool = False
+    ) -> "ServedCheckpoint":
         """The policy of a checkpoint folder.
 
         Args:
             folder: of a GEM-VLA.
             device: see `device_of`.
+            compiled: see `ActionSampler`.
+            cuda_graph: likewise.
 
         Raises:
             CheckpointError: the folder is not whole, or holds no action expert or policy files.
-            ConfigError: no such device here.
+            ConfigError: no such device here, or a CUDA graph without a GPU.
         """
-        policy = cls.from_checkpoint(folder, device=device_of(device))
+        policy = cls.from_checkpoint(
+            folder, device=device_of(device), compiled=compiled, cuda_graph=cuda_graph
+        )
         assert isinstance(policy, cls)
         return policy
 

@@ -1,6 +1,7 @@
 """Observations of all clients, answered together by one policy in one thread."""
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
@@ -92,15 +93,21 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
 
     async def warm_up(self) -> None:
-        """Try the policy on blank pictures, alone and with a full batch, so that no client waits for compilation."""
+        """Try the policy on blank pictures, so that no client waits for compilation.
+
+        Alone and with a full batch, without and with real-time chunking: a compiled policy compiles each of them.
+        """
         info, side = self._policy.info, self._config.warmup_side
         blank = Observation(
             images={camera: np.zeros((side, side, 3), np.uint8) for camera in info.cameras},
             state=np.zeros(info.state_dim, np.float32),
             instruction="warm up",
         )
+        one = np.zeros((1, info.action_space.dim), np.float32)
         for number in sorted({1, self._config.max_batch}):
-            await self._in_thread(self._policy.act, [blank] * number)
+            for previous in (None, [one] * number):
+                act = functools.partial(self._policy.act, [blank] * number, previous=previous)
+                await self._in_thread(act)
 
     async def ask(self, request: Request) -> Answer:
         """Wait for the answer.
