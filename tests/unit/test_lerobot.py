@@ -90,6 +90,15 @@ def test_units_of_depth_as_lerobot_notes_them(
     np.testing.assert_allclose(depth.read([5])[0][4:], metres)
 
 
+def test_an_unknown_unit_of_depth_is_refused(written: tuple[Path, list[Episode]]) -> None:
+    dataset = LeRobotDataset(written[0])
+    dataset.features["observation.depth.front"]["info"]["depth_unit"] = "inch"
+    with pytest.raises(
+        RecordError, match=r"depth of observation\.depth\.front is in 'inch'; mm, m can be read"
+    ):
+        dataset.episode(0)
+
+
 def test_frames_in_any_order(written: tuple[Path, list[Episode]]) -> None:
     root, episodes = written
     found, wanted = LeRobotDataset(root).episode(2), episodes[2]

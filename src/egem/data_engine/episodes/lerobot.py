@@ -279,8 +279,11 @@ class LeRobotDataset:
         for name, feature in self.features.items():
             if _is_depth(feature) and feature["dtype"] == "image" and _short(name) == _short(key):
                 info = feature.get("info") or {}
-                named = _DEPTH_UNITS_M.get(info.get("depth_unit"), 0.001)
-                unit = float(info.get("depth_unit_m", named))
+                named = info.get("depth_unit") or "mm"
+                if named not in _DEPTH_UNITS_M:
+                    known = ", ".join(_DEPTH_UNITS_M)
+                    raise RecordError(f"{where}: the depth of {name} is in '{named}'; {known} can be read.")
+                unit = float(info.get("depth_unit_m", _DEPTH_UNITS_M[named]))
                 return EncodedDepth(
                     num=length, fetch=Cells(table, name, self.root), unit_m=unit, where=f"{where}, {name}"
                 )
