@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from egem.core.errors import ConfigError
-from egem.device import device_of
-from egem.training.host import compute_dtype, keep_freed_memory
+from egem.device import compute_dtype, device_of
+from egem.training.host import keep_freed_memory
 
 
 def test_freed_memory_is_kept_where_the_c_library_is_glibc():

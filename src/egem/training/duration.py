@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 from egem.data.prepare import Preparer
-from egem.device import device_of
+from egem.device import compute_dtype, device_of
 from egem.models.gem import GEM
 from egem.training.config import TrainConfig, num_micro_batches
 from egem.training.data import TrainingData, open_data
 from egem.training.distributed import World, from_first
 from egem.training.feed import stage_batches
-from egem.training.host import compute_dtype, keep_freed_memory
+from egem.training.host import keep_freed_memory
 from egem.training.optimizer import freeze, gradient_norm, make_optimizer, trained_parameters
 from egem.training.run import load_model
 from egem.training.sharding import settle

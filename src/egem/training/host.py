@@ -1,10 +1,8 @@
-"""The machine that trains: the number format it computes in, and what makes its memory faster."""
+"""The machine that trains: what makes its memory faster."""
 
 import ctypes
 import logging
 import sys
-
-import torch
 
 logger = logging.getLogger(__name__)
 
@@ -12,21 +10,6 @@ logger = logging.getLogger(__name__)
 _TRIM_THRESHOLD = -1
 _TOP_PAD = -2
 _MMAP_THRESHOLD = -3
-
-
-def compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type to compute in: `auto` takes bfloat16 where the processor multiplies it natively.
-
-    A processor without such instructions emulates them: the tiny preset's step takes ten times as long in
-    bfloat16 as in float32 on an AVX2 machine, and about half on one with AVX-512-BF16.
-    """
-    if name != "auto":
-        return getattr(torch, name)
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 def keep_freed_memory() -> bool:

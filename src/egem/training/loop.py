@@ -14,7 +14,7 @@ from egem.core.config import save_json, to_dict
 from egem.core.errors import CheckpointError
 from egem.core.files import write_atomically
 from egem.data.prepare import Preparer
-from egem.device import device_of
+from egem.device import compute_dtype, device_of
 from egem.models.gem import GEM
 from egem.training.checkpoints import CheckpointWriter, Position, load_position
 from egem.training.config import (
@@ -35,7 +35,7 @@ from egem.training.distributed import (
 )
 from egem.training.duration import resolve_minutes
 from egem.training.feed import stage_batches
-from egem.training.host import compute_dtype, keep_freed_memory
+from egem.training.host import keep_freed_memory
 from egem.training.metrics import Metrics
 from egem.training.model_options import apply_model_options
 from egem.training.non_finite import report_non_finite
