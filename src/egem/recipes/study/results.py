@@ -45,6 +45,8 @@ class RunResult:
     joint_loss: tuple[float, float]
     """Language loss over the first and the last twentieth of the joint stage."""
     cost: Cost
+    commit: str | None
+    """Of the code; None for an installed package."""
     egem: str
     torch: str
 

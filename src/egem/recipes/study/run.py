@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from egem import __version__
+from egem.core.machine import commit
 from egem.evaluation.predictor import Predictor
 from egem.models.gem import GEM
 from egem.recipes.study.arms import ARMS
@@ -115,6 +116,7 @@ def make_run(study: Study, run: StudyRun, exam: Exam) -> RunResult:
             joint_tokens=round(sum(row["data/tokens"] for row in joint)),
             machine=_machine(predictor.model.device),
         ),
+        commit=commit(),
         egem=__version__,
         torch=torch.__version__,
     )
