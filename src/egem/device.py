@@ -35,3 +35,10 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def inference_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """The type to load weights in: None keeps what is stored, but becomes float32 where bfloat16 would be emulated."""
+    if dtype is None and compute_dtype("auto", device) == torch.float32:
+        return torch.float32
+    return dtype

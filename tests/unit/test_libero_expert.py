@@ -1,6 +1,7 @@
 """The scripted LIBERO expert in a world of boxes and one bowl, in which fingers take only what they can reach."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,8 @@ class Bottle(World):
         return bool(np.hypot(*offset[:2]) < 0.015 and 0.0 < offset[2] < 0.05)
 
 
-def play(world: World) -> list[Step]:
-    steps = []
+def play(world: World) -> Iterator[Step]:
+    """Each step of the expert, then what it does to the world."""
     for step in solve(
         world.look,
         world.height,
@@ -107,14 +108,13 @@ def play(world: World) -> list[Step]:
         interest=list(world.interest),
         rng=np.random.default_rng(0),
     ):
+        yield step
         world.step(step.action)
-        steps.append(step)
-    return steps
 
 
 def test_a_bowl_is_put_on_the_plate():
     world = World([-0.06, -0.1, TABLE], [])
-    steps = play(world)
+    steps = list(play(world))
     np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
     assert list(dict.fromkeys(step.subtask for step in steps)) == [
         "reach for the akita black bowl",
@@ -131,16 +131,9 @@ def test_the_hand_leans_back_only_far_from_the_robot():
     near, far = World([-0.15, -0.1, TABLE], []), World([0.1, -0.1, TABLE], [])
     leans = []
     for world in (near, far):
-        for step in solve(
-            world.look,
-            world.height,
-            stand=STAND,
-            interest=list(world.interest),
-            rng=np.random.default_rng(0),
-        ):
+        for step in play(world):
             if step.subtask.startswith("grasp"):
                 break
-            world.step(step.action)
         leans.append(world.turn.apply([0.0, 0.0, 1.0]))  # where the fingers point
     np.testing.assert_allclose(leans[0], [0.0, 0.0, -1.0], atol=0.02)
     outwards = (far.hand[:2] - STAND) / np.hypot(*(far.hand[:2] - STAND))
@@ -162,7 +155,7 @@ def test_a_bowl_in_a_box_is_held_at_the_side_that_is_free(free, wall):
         if number != wall
     ]
     world = World(list(bowl), boxes)
-    play(world)
+    list(play(world))
     np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
     outwards = {"right": [0, 1], "left": [0, -1], "back": [-1, 0], "front": [1, 0]}[free]
     assert world.grasped[0][:2] @ outwards > 0.04
@@ -170,19 +163,19 @@ def test_a_bowl_in_a_box_is_held_at_the_side_that_is_free(free, wall):
 
 def test_what_stands_on_the_way_is_passed_over():
     world = World([-0.06, -0.2, TABLE], [(-0.3, 0.3, -0.05, 0.05, TABLE + 0.25)])
-    play(world)  # `step` looks at every place
+    list(play(world))  # `step` looks at every place
     np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
 
 
 def test_tall_things_come_over_a_baskets_wall():
     world = Bottle([-0.1, -0.2, TABLE + 0.1], [(-0.03, 0.13, 0.118, 0.122, TABLE + 0.14)])
-    play(world)
+    list(play(world))
     np.testing.assert_allclose(world.bowl, [*PLATE[:2], TABLE + 0.1], atol=0.02)
 
 
 def test_a_lost_bowl_is_grasped_once_more():
     world = World([-0.06, -0.1, TABLE], [], slips=1)
-    play(world)
+    list(play(world))
     assert len(world.grasped) == 2
     np.testing.assert_allclose(world.bowl, PLATE, atol=0.015)
     assert np.linalg.norm(world.grasped[0] - world.grasped[1]) > 0.01  # elsewhere

@@ -1,7 +1,5 @@
 """`egem serve CHECKPOINT`: the same actions over the wire as without it, and what the checkpoint says and draws."""
 
-import copy
-
 import numpy as np
 import pytest
 from egem_client import RemotePolicy
@@ -48,12 +46,10 @@ def test_a_checkpoint_served(tmp_path):
         asked = to_request(seen, INFO, seed=5, question="What is left?", want_depth=True)
         reply = client.infer(asked)
         # Damaged weights are the server's failure, never a bad observation, and no client gets such a chunk.
-        model = copy.deepcopy(policy.model)
         for parameter in policy.model.action_expert.parameters():
             parameter.data.fill_(float("nan"))
         with pytest.raises(PolicyFailedError):
             client.infer(asked)
-        policy.model = model
     np.testing.assert_allclose(reply["actions"], wanted, rtol=1e-5, atol=1e-6)
     assert reply["egem/answer"] == policy.explain(seen, "What is left?")
     for camera in INFO.cameras:
@@ -66,9 +62,9 @@ def test_wrong_options_end_before_anything_is_loaded(tmp_path, capsys, monkeypat
     for words, reason in (
         (["--host", "0.0.0.0"], "a token is needed"),
         (["--rename", "image"], "write THEIRS=OURS"),
-        ([], "is not a"),
+        ([], "absent holds no action_expert"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["serve", str(tmp_path / "absent"), *words])
         assert ended.value.code == 2
-        assert reason in capsys.readouterr().err or not words
+        assert reason in capsys.readouterr().err

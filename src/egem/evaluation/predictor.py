@@ -20,7 +20,7 @@ from egem.batch import Sample
 from egem.core.errors import CheckpointError, RecordError
 from egem.data.depth import decode, encode, target_size
 from egem.data.prepare import Preparer
-from egem.device import compute_dtype, device_of
+from egem.device import device_of, inference_dtype
 from egem.media import decode_image
 from egem.models.gem import GEM
 from egem.records import IMAGE_MARK, Message, Record
@@ -114,7 +114,7 @@ class Predictor:
         Args:
             folder: with config.json and backbone/.
             device: see `device_of`.
-            dtype: of the weights; None keeps what is stored, but takes float32 where bfloat16 would be emulated.
+            dtype: of the weights; see `inference_dtype`.
 
         Raises:
             CheckpointError: incomplete, or of another kind.
@@ -126,9 +126,7 @@ class Predictor:
                 f"{folder} is not a folder; give a checkpoint folder with config.json in it."
             )
         place = device_of(device)
-        if dtype is None and compute_dtype("auto", place) == torch.float32:
-            dtype = torch.float32
-        model = GEM.from_pretrained(folder, dtype=dtype, device=place)
+        model = GEM.from_pretrained(folder, dtype=inference_dtype(dtype, place), device=place)
         return cls(model, Preparer.from_checkpoint(folder), folder=folder)
 
     @property

@@ -19,6 +19,7 @@ from egem.core.errors import CheckpointError, ConfigError
 from egem.data.actions import observe
 from egem.data.normalization import NORMALIZATION_FILE, Normalization
 from egem.data.prepare import Preparer
+from egem.device import device_of, inference_dtype
 from egem.models.action_sampler import ActionSampler, Compiled
 from egem.models.gem_vla import GEMVLA
 from egem.policy import Observation, PolicyInfo
@@ -109,7 +110,7 @@ class CheckpointPolicy:
         cls,
         folder: Path,
         *,
-        device: torch.device | str = "cpu",
+        device: str = "cpu",
         dtype: torch.dtype | None = None,
         num_steps: int | None = None,
         compiled: Compiled = "none",
@@ -120,8 +121,8 @@ class CheckpointPolicy:
 
         Args:
             folder: of a GEM-VLA.
-            device: where it computes.
-            dtype: of the parameters; None keeps what is stored.
+            device: see `device_of`.
+            dtype: of the weights; see `inference_dtype`.
             num_steps: see the class.
             compiled: see the class.
             cuda_graph: see the class.
@@ -129,10 +130,10 @@ class CheckpointPolicy:
 
         Raises:
             CheckpointError: the folder is not whole, or holds no action expert or policy files.
-            ConfigError: a CUDA graph without a GPU.
+            ConfigError: no such device here, or a CUDA graph without a GPU.
         """
-        folder = Path(folder)
-        model = GEMVLA.from_pretrained(folder, dtype=dtype, device=device).eval()
+        folder, place = Path(folder), device_of(device)
+        model = GEMVLA.from_pretrained(folder, dtype=inference_dtype(dtype, place), device=place).eval()
         policy = cls(
             model,
             Preparer.from_checkpoint(folder),

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from egem.device import device_of
 from egem.evaluation.predictor import Predictor
 from egem.models.action_sampler import Compiled
 from egem.models.vla_policy import CheckpointPolicy
@@ -32,9 +31,7 @@ class ServedCheckpoint(CheckpointPolicy):
             CheckpointError: the folder is not whole, or holds no action expert or policy files.
             ConfigError: no such device here, or a CUDA graph without a GPU.
         """
-        policy = cls.from_checkpoint(
-            folder, device=device_of(device), compiled=compiled, cuda_graph=cuda_graph
-        )
+        policy = cls.from_checkpoint(folder, device=device, compiled=compiled, cuda_graph=cuda_graph)
         assert isinstance(policy, cls)
         return policy
 
