@@ -227,6 +227,7 @@ def test_bad_rows(name: str, file: str, changes: dict[str, Any], message: str, r
     [
         ({"red_point": [[1200, 5]]}, r"'red_point' \[1200, 5\] lies outside 0 to 1000"),
         ({"red_point": [[5]]}, "'red_point' must be 2 numbers"),
+        ({"red_bbox": [[90, 5, 40, 60]]}, r"'red_bbox' \[90, 5, 40, 60\] ends before it begins"),
         ({"point_img_idx": [[0, 7]]}, "does not place 2 marks on 1 images"),
         (
             {"depth": ["scene0261_00/image_depth/9.png"]},

@@ -219,6 +219,8 @@ def _coordinates(value: Any, size: int, key: str, where: str) -> list[float]:
         )
     if not all(0 <= v <= COORDINATE_RANGE for v in numbers):
         raise RecordError(f"{where}: '{key}' {numbers} lies outside 0 to {COORDINATE_RANGE}.")
+    if size == 4 and (numbers[2] < numbers[0] or numbers[3] < numbers[1]):
+        raise RecordError(f"{where}: '{key}' {numbers} ends before it begins: left, top, right, bottom.")
     return [float(v) for v in numbers]
 
 
