@@ -236,3 +236,37 @@ def project(
     safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
     pixels = local @ stream.intrinsics.T
     return np.stack([pixels[:, 0] / safe, pixels[:, 1] / safe, depth], axis=1)
+
+
+def image_shares(
+    projected: Float[np.ndarray, "point 3"], size: tuple[int, int]
+) -> Float[np.ndarray, "point 2"]:
+    """Projected points as fractions of the image; NaN behind the camera and outside the picture.
+
+    Args:
+        projected: see `project`.
+        size: width and height of the image in pixels.
+    """
+    shares = projected[:, :2] / size
+    hidden = (projected[:, 2] <= 0) | (shares < 0).any(axis=1) | (shares > 1).any(axis=1)
+    return np.where(hidden[:, None], np.nan, shares)
+
+
+def track_of(
+    stream: CameraStream, points: Float[np.ndarray, "step 3"], size: tuple[int, int]
+) -> Float[np.ndarray, "step 2"] | None:
+    """Where a point that moves in the base frame is in each step's own image, as `CameraStream.track` says it.
+
+    What stands in front of the point is not looked at.
+
+    Args:
+        stream: of a calibrated camera.
+        points: metres, one a step.
+        size: width and height of its frames in pixels.
+
+    Returns:
+        NaN where the point is outside the picture; None for a camera without calibration.
+    """
+    steps = [project(stream, points[step : step + 1].astype(np.float64), step) for step in range(len(points))]
+    seen = [image_shares(step, size) for step in steps if step is not None]
+    return np.concatenate(seen) if seen else None

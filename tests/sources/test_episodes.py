@@ -239,9 +239,15 @@ def test_a_moving_camera_is_taken_as_it_stands_at_the_start() -> None:
     stream = replace(made.cameras["front"], track=None, intrinsics=matrix, camera_from_base=turned)
     part = Subtask(text="all", start=4, end=24)
     one = replace(made, effector=hand[:, None].astype(np.float32))
-    track = image_tracks(stream, one, part, (WIDTH, HEIGHT))[""]
     shift = 0.5 * 4 / 23
-    np.testing.assert_allclose(track[:, 0] * WIDTH, 32 + 60 * (shift - hand[4:, 1]) / 2, atol=1e-4)
+    # A track of where the hand was in each later picture is no way in the first one.
+    for seen in (stream, replace(stream, track=np.full((24, 2), 0.5))):
+        track = image_tracks(seen, one, part, (WIDTH, HEIGHT))[""]
+        np.testing.assert_allclose(track[:, 0] * WIDTH, 32 + 60 * (shift - hand[4:, 1]) / 2, atol=1e-4)
+    still = replace(stream, track=np.full((24, 2), 0.5), camera_from_base=turned[:1].repeat(24, axis=0))
+    assert (image_tracks(still, one, part, (WIDTH, HEIGHT))[""] == 0.5).all()
+    without = replace(one, effector=None)
+    assert image_tracks(replace(stream, track=still.track), without, part, (WIDTH, HEIGHT)) == {}
 
 
 def test_the_path_of_the_arm_that_moves(tmp_path: Path) -> None:

@@ -76,6 +76,51 @@ def test_round_trip(written: tuple[Path, list[Episode]]) -> None:
         np.testing.assert_allclose(depth[4:], 1.5)
 
 
+def calibrated(seed: int, **changes: Any) -> Episode:
+    """Two arms, a camera that stands still and one that moves."""
+    made = episode(seed)
+    rng = np.random.default_rng(seed)
+    poses = rng.normal(size=(2, STEPS, 4, 4))
+    poses[0] = poses[0, :1]
+    cameras = {
+        name: replace(made.cameras[name], intrinsics=rng.uniform(20, 80, (3, 3)), camera_from_base=pose)
+        for name, pose in zip(("front", "wrist"), poses, strict=True)
+    }
+    given = {"cameras": cameras, "effector": rng.normal(size=(STEPS, 2, 3)), "arms": ("left", "right")}
+    return replace(made, **(given | changes))
+
+
+def test_calibration_is_kept(tmp_path: Path) -> None:
+    episodes = [calibrated(seed) for seed in range(2)]
+    write_lerobot(episodes, tmp_path / "set")
+    for found, wanted in zip(LeRobotDataset(tmp_path / "set"), episodes, strict=True):
+        assert found.arms == ("left", "right")
+        np.testing.assert_allclose(found.effector, wanted.effector, rtol=1e-6)
+        for name, stream in wanted.cameras.items():
+            np.testing.assert_array_equal(found.cameras[name].intrinsics, stream.intrinsics)
+            np.testing.assert_allclose(
+                found.cameras[name].camera_from_base, stream.camera_from_base, rtol=1e-6
+            )
+    rewrite(tmp_path / "set" / EPISODES, lambda rows: rows[1]["egem/intrinsics/wrist"].pop())
+    with pytest.raises(RecordError, match=r"episode 1: egem/intrinsics/wrist has 8 numbers"):
+        LeRobotDataset(tmp_path / "set").episode(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cameras": episode(1).cameras}, "camera 'front' lacks intrinsics, unlike the first"),
+        ({"arms": ("one", "two")}, "arms is .*'one', 'two'.*'left', 'right'"),
+        ({"effector": None}, "0 dimensions of effector, 6 in the first"),
+    ],
+)
+def test_calibration_in_some_episodes_alone_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecordError, match=rf"episode made/1.*{message}"):
+        write_lerobot([calibrated(0), calibrated(1, **changes)], tmp_path / "set")
+
+
 @pytest.mark.parametrize(("unit", "metres"), [("mm", 1.5), ("m", 1500.0), (None, 1.5)])
 def test_units_of_depth_as_lerobot_notes_them(
     written: tuple[Path, list[Episode]], unit: str | None, metres: float

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from egem.annotators.objects import SentenceRules
+from egem.annotators.planning import PlanTools, plan_records
+from egem.annotators.tracks import OpticalFlow
 from egem.core.errors import CheckpointError, ConfigError
 from egem.data_engine.episodes.lerobot import LeRobotDataset
+from egem.data_engine.sources.source import ImportOptions
 from egem.environments.tabletop.environment import INFO
+from egem.episodes import project
 from egem.policy import PolicyInfo
 from egem.rollout.episode import Job
 from egem.rollout.run import RolloutConfig, noise_seed, rollout
@@ -73,6 +78,30 @@ def test_demonstrations_become_a_dataset_with_depth_and_subtasks(demonstrations)
     frames, _ = read_frames(next((folder / "out" / "films").glob("lift-*.mp4")), num=3)
     assert len(frames) == 3
     assert not (folder / "out" / "parts").exists()
+
+
+def test_recordings_know_their_cameras_and_where_the_gripper_is(demonstrations):
+    folder, config, _ = demonstrations
+    episode = LeRobotDataset(folder / "demos").episode(0)
+    front, wrist = episode.cameras["front"], episode.cameras["wrist"]
+    seen = np.flatnonzero(np.isfinite(front.track).all(axis=1))
+    assert seen[0] > 0  # the arm comes into the picture
+    assert len(seen) > 10
+    for step in seen[2:].tolist():
+        # A finger or what they hold is drawn there, two centimetres from the point between them.
+        column, row = (front.track[step] * config.size[::-1]).astype(int)
+        _, _, far = project(front, episode.effector[step], step)[0]
+        (depth,) = front.depth.read([step])
+        around = depth[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+        assert np.abs(around - far).min() < 0.05
+    assert np.ptp(wrist.track, axis=0).max() < 1e-3  # it moves with the hand
+    assert np.ptp(wrist.camera_from_base, axis=0).max() > 0.05
+    tools = PlanTools(namer=SentenceRules(), detector=None, tracker=OpticalFlow())
+    for camera in ("front", "wrist"):
+        options = ImportOptions(num_questions=100, camera=camera)
+        records, _ = plan_records(episode, "lerobot", "demos", 0, tools, options)
+        assert {"gripper_path", "drawn_path"} <= {record.skill for record in records}
+        assert all(record.intrinsics for record in records if record.skill == "gripper_path")
 
 
 def test_recorded_actions_replayed_do_what_they_did(demonstrations):

@@ -51,6 +51,8 @@ class EnvironmentInfo:
     """Actions outside are clipped to these limits, dimension by dimension."""
     control_hz: float
     """Actions a second."""
+    effector_dims: tuple[int, ...] = ()
+    """Which numbers of the state are the gripper's x, y and z in the frame of `calibrations`; empty where none are."""
     note: str = ""
     """What must be said beside every score from here, such as "placeholder pictures"."""
 

@@ -43,4 +43,11 @@ def open_libero(options: EnvironmentOptions) -> RemoteSimulator:
     if assets:
         command += ["--assets", str(Path(assets))]
     process = SimulatorProcess("LIBERO", command)
-    return RemoteSimulator("libero", process, action_space=ACTION_SPACE, limits=LIMITS, control_hz=CONTROL_HZ)
+    return RemoteSimulator(
+        "libero",
+        process,
+        action_space=ACTION_SPACE,
+        limits=LIMITS,
+        control_hz=CONTROL_HZ,
+        effector_dims=(0, 1, 2),
+    )

@@ -33,6 +33,7 @@ class RemoteSimulator:
         action_space: what actions mean there.
         limits: of each number of an action, and their negatives.
         control_hz: actions a second.
+        effector_dims: see `EnvironmentInfo`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RemoteSimulator:
         action_space: ActionSpace,
         limits: tuple[float, ...],
         control_hz: float,
+        effector_dims: tuple[int, ...] = (),
     ) -> None:
         self._process = process
         try:
@@ -61,6 +63,7 @@ class RemoteSimulator:
             action_low=tuple(-limit for limit in limits),
             action_high=limits,
             control_hz=control_hz,
+            effector_dims=effector_dims,
             note=found["note"],
         )
 

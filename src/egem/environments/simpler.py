@@ -55,5 +55,10 @@ def open_simpler(options: EnvironmentOptions) -> RemoteSimulator:
         }
     process = SimulatorProcess("SimplerEnv", command, environment=environment)
     return RemoteSimulator(
-        "simpler-widowx", process, action_space=ACTION_SPACE, limits=LIMITS, control_hz=CONTROL_HZ
+        "simpler-widowx",
+        process,
+        action_space=ACTION_SPACE,
+        limits=LIMITS,
+        control_hz=CONTROL_HZ,
+        effector_dims=(0, 1, 2),
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from egem.data_engine.episodes.frames import EncodedDepth, EncodedFrames
 from egem.data_engine.episodes.lerobot import LeRobotDataset
 from egem.data_engine.episodes.lerobot_writer import LeRobotOptions, write_lerobot
 from egem.environments.environment import Environment, EnvironmentInfo
-from egem.episodes import CameraStream, Episode, Subtask
+from egem.episodes import CameraStream, Episode, Subtask, track_of
 from egem.media import encode_depth, encode_png
 from egem.policy import Observation
 
@@ -77,7 +78,7 @@ class Recorder:
 def write_dataset(
     parts: Sequence[tuple[Path, dict[str, Any]]], info: EnvironmentInfo, out: Path, settings: dict[str, Any]
 ) -> int:
-    """Write recorded episodes as a LeRobot dataset with depth, and what a replay needs.
+    """Write recorded episodes as a LeRobot dataset with depth and calibration, and what a replay needs.
 
     Args:
         parts: part file and journal entry of each, in the order wanted.
@@ -152,6 +153,7 @@ def _episodes(parts: Sequence[tuple[Path, dict[str, Any]]], info: EnvironmentInf
         with np.load(path, allow_pickle=False) as arrays:
             values = {key: arrays[key] for key in arrays.files}
         steps = len(values["actions"])
+        effector = values["states"][:, list(info.effector_dims)] if info.effector_dims else None
         cameras = {}
         for name in info.cameras:
             depth = None
@@ -159,12 +161,16 @@ def _episodes(parts: Sequence[tuple[Path, dict[str, Any]]], info: EnvironmentInf
                 depth = EncodedDepth(
                     num=steps, fetch=_files(values, "depth", name), unit_m=DEPTH_UNIT_M, where=where
                 )
-            cameras[name] = CameraStream(
+            stream = CameraStream(
                 frames=EncodedFrames(num=steps, fetch=_files(values, "image", name), where=where),
                 depth=depth,
                 intrinsics=values.get(f"intrinsics.{name}"),
                 camera_from_base=values.get(f"pose.{name}"),
             )
+            if effector is not None:
+                height, width, _ = stream.frames.read([0])[0].shape
+                stream = replace(stream, track=track_of(stream, effector, (width, height)))
+            cameras[name] = stream
         yield Episode(
             id=entry["id"],
             source=info.name,
@@ -175,6 +181,7 @@ def _episodes(parts: Sequence[tuple[Path, dict[str, Any]]], info: EnvironmentInf
             action_space=info.action_space,
             state_names=info.state_names,
             action_names=info.action_space.names,
+            effector=None if effector is None else effector[:, None],
             cameras=cameras,
             subtasks=tuple(Subtask(text=t, start=a, end=b) for t, a, b in entry["subtasks"]),
             success=True,

@@ -40,6 +40,12 @@ from egem.episodes import ActionSpace, CameraStream, DepthFrames, Episode, Frame
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 TRACK_PREFIX = "observation.track."
 """Before a camera's name: a column of this project with the end effector's place in the image."""
+POSE_PREFIX = "egem.camera_from_base."
+"""Likewise: the camera's pose at each step, 4 x 4 by rows. lerobot makes inputs of a policy of all `observation.*`."""
+EFFECTOR = "egem.effector"
+"""A column with the positions of the end effectors in the base frame."""
+INTRINSICS_PREFIX = "egem/intrinsics/"
+"""Before a camera's name: a column of meta/episodes, 3 x 3 by rows, pixels."""
 
 _DEPTH_UNITS_M = {"mm": 0.001, "m": 1.0}
 """Metres per count of the units that lerobot 0.6 notes with depth; earlier releases note none."""
@@ -168,6 +174,7 @@ class LeRobotDataset:
         if not subtasks and runs is not None and len(set(runs.tolist())) > 1:
             subtasks = _runs(runs, self._tasks)
         cameras = {key: self._camera(key, row, table, length, where) for key in self.camera_keys}
+        hands = matrix(table, EFFECTOR) if EFFECTOR in table.column_names else None
         stamps = numbers(table, "timestamp") if "timestamp" in table.column_names else None
         return check(
             Episode(
@@ -181,6 +188,8 @@ class LeRobotDataset:
                 action_space=self.action_space,
                 state_names=self._dim_names(self.state_keys),
                 action_names=self._dim_names(self.action_keys),
+                effector=None if hands is None else _shaped(hands, (length, -1, 3), where, EFFECTOR),
+                arms=tuple((self.info.get("egem") or {}).get("arms") or ()),
                 cameras={_short(key): stream for key, stream in cameras.items()},
                 subtasks=tuple(subtasks),
                 success=self._success(row, table),
@@ -257,11 +266,19 @@ class LeRobotDataset:
     def _camera(
         self, key: str, row: Mapping[str, Any], table: pa.Table, length: int, where: str
     ) -> CameraStream:
-        track = table.column_names.count(TRACK_PREFIX + _short(key))
+        name, columns = _short(key), table.column_names
+        intrinsics, poses = row.get(INTRINSICS_PREFIX + name), None
+        if intrinsics is not None:
+            intrinsics = _shaped(np.array(intrinsics, np.float64), (3, 3), where, INTRINSICS_PREFIX + name)
+        if POSE_PREFIX + name in columns:
+            poses = matrix(table, POSE_PREFIX + name).astype(np.float64)
+            poses = _shaped(poses, (length, 4, 4), where, POSE_PREFIX + name)
         return CameraStream(
             frames=self._frames(key, row, table, length, where),
             depth=self._depth(key, table, length, where),
-            track=matrix(table, TRACK_PREFIX + _short(key)) if track else None,
+            track=matrix(table, TRACK_PREFIX + name) if TRACK_PREFIX + name in columns else None,
+            intrinsics=intrinsics,
+            camera_from_base=poses,
         )
 
     def _frames(self, key: str, row: Mapping[str, Any], table: pa.Table, length: int, where: str) -> Frames:
@@ -341,6 +358,13 @@ class LeRobotDataset:
         readme = self.root / "README.md"
         found = _LICENCE.search(readme.read_text("utf-8", errors="replace")) if readme.is_file() else None
         return found.group(1) if found else "not stated in the dataset"
+
+
+def _shaped(values: np.ndarray, shape: tuple[int, ...], where: str, name: str) -> np.ndarray:
+    try:
+        return values.reshape(shape)
+    except ValueError:
+        raise RecordError(f"{where}: {name} has {values.size} numbers, which make no {shape}.") from None
 
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:

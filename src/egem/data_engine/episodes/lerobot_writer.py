@@ -3,7 +3,10 @@
 Beside what the format knows, written are: sub-tasks (a column `subtask_index` with meta/subtasks.parquet, and lists
 `subtask_names`, `subtask_start_frames`, `subtask_end_frames` of each episode), `success` of each episode, the end
 effector's place in an image (`observation.track.<camera>`, NaN where unseen), depth as 16-bit PNG in millimetres
-(`observation.depth.<camera>`), and the action space (info.json, `egem.action_space`).
+(`observation.depth.<camera>`), the action space (info.json, `egem.action_space`), and calibration: intrinsics of each
+camera and episode (`egem/intrinsics/<camera>` in meta/episodes, nine numbers by rows), pose of each camera and step
+(`egem.camera_from_base.<camera>`, sixteen by rows), the end effectors' positions (`egem.effector`; info.json's
+`egem.arms` names them).
 """
 
 import json
@@ -19,7 +22,7 @@ import pyarrow.parquet as pq
 from egem.core.errors import RecordError
 from egem.core.files import new_folder
 from egem.data_engine.episodes import statistics
-from egem.data_engine.episodes.lerobot import TRACK_PREFIX
+from egem.data_engine.episodes.lerobot import EFFECTOR, INTRINSICS_PREFIX, POSE_PREFIX, TRACK_PREFIX
 from egem.data_engine.episodes.video_series import MAX_FILES, VideoSeries, following, sampled
 from egem.episodes import Episode, check
 from egem.media import encode_depth
@@ -132,6 +135,8 @@ class _Writer:
                 f"videos/{key}/from_timestamp": start,
                 f"videos/{key}/to_timestamp": end,
             }
+            if stream.intrinsics is not None:
+                row[INTRINSICS_PREFIX + name] = [float(value) for value in stream.intrinsics.ravel()]
             found[key] = statistics.of_images(sampled(stream.frames, steps, _STATISTICS_FRAMES))
             self.image_parts.setdefault(key, []).append(found[key])
         for key, values in numeric.items():
@@ -181,13 +186,13 @@ class _Writer:
         first = self.first
         if first is None:
             return
-        for name in ("fps", "action_space", "state_names", "action_names"):
+        for name in ("fps", "action_space", "state_names", "action_names", "arms"):
             if getattr(first, name) != getattr(episode, name):
                 raise RecordError(
                     f"{where}: {name} is {getattr(episode, name)}, {getattr(first, name)} in the first episode; "
                     "write them to separate datasets."
                 )
-        for name in ("states", "actions"):
+        for name in ("states", "actions", "effector"):
             here, there = (_width(getattr(e, name)) for e in (episode, first))
             if here != there:
                 raise RecordError(f"{where}: {here} dimensions of {name}, {there} in the first episode.")
@@ -198,12 +203,13 @@ class _Writer:
             )
         for name, stream in episode.cameras.items():
             other = first.cameras[name]
-            if (stream.depth is None) != (other.depth is None) or (stream.track is None) != (
-                other.track is None
-            ):
-                raise RecordError(
-                    f"{where}: camera '{name}' has depth or a track where the first episode's has not."
-                )
+            for part in ("depth", "track", "intrinsics", "camera_from_base"):
+                here, there = (getattr(each, part) is not None for each in (stream, other))
+                if here != there:
+                    raise RecordError(
+                        f"{where}: camera '{name}' {'has' if here else 'lacks'} {part}, unlike the first episode's; "
+                        "write them to separate datasets."
+                    )
 
     def _start(self, episode: Episode) -> None:
         """Fix the features by the first episode."""
@@ -251,6 +257,12 @@ class _Writer:
                 }
             if stream.track is not None:
                 self.features[TRACK_PREFIX + name] = _feature("float32", [2], ["x", "y"])
+            if stream.camera_from_base is not None:
+                self.features[POSE_PREFIX + name] = _feature("float32", [16], None)
+        if episode.effector is not None:
+            arms = [f"{arm}_" for arm in episode.arms] or [""] * episode.effector.shape[1]
+            names = [f"{arm}{axis}" for arm in arms for axis in "xyz"]
+            self.features[EFFECTOR] = _feature("float32", [len(names)], names)
         self.features |= {key: _feature(kind, [1], None) for key, kind in _DEFAULTS.items()}
         if episode.subtasks:
             self.features["subtask_index"] = _feature("int64", [1], None)
@@ -281,12 +293,17 @@ class _Writer:
         for name, stream in episode.cameras.items():
             if stream.track is not None:
                 columns[TRACK_PREFIX + name] = _lists(stream.track[:steps].astype(np.float32))
+            if stream.camera_from_base is not None:
+                poses = stream.camera_from_base[:steps].reshape(steps, 16)
+                columns[POSE_PREFIX + name] = _lists(poses.astype(np.float32))
             if stream.depth is not None:
                 maps = stream.depth.read(range(steps))
                 cells = [{"bytes": encode_depth(m, DEPTH_UNIT_M), "path": None} for m in maps]
                 columns[DEPTH + name] = pa.array(
                     cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())])
                 )
+        if episode.effector is not None:
+            columns[EFFECTOR] = _lists(episode.effector.reshape(steps, -1).astype(np.float32))
         return columns, numeric | {key: values[:, None] for key, values in plain.items()}
 
     def _subtask_indices(self, episode: Episode) -> np.ndarray:
@@ -315,6 +332,8 @@ class _Writer:
         assert self.first is not None
         space = self.first.action_space
         count = len(self.rows)
+        ours = {"action_space": asdict(space)} if space is not None else {}
+        ours |= {"arms": list(self.first.arms)} if self.first.arms else {}
         return {
             "codebase_version": "v3.0",
             "robot_type": self.options.robot or self.first.meta.get("robot"),
@@ -329,7 +348,7 @@ class _Writer:
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
             "features": self.features,
-            **({"egem": {"action_space": asdict(space)}} if space is not None else {}),
+            **({"egem": ours} if ours else {}),
         }
 
 
@@ -351,7 +370,8 @@ def _whole(fps: float) -> int | float:
 
 
 def _width(values: np.ndarray | None) -> int:
-    return 0 if values is None else values.shape[1]
+    """Numbers a step; 0 without any."""
+    return 0 if values is None else values[0].size
 
 
 def _write_names(path: Path, kind: str, names: Mapping[str, int]) -> None:

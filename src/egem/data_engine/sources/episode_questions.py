@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from egem.data_engine.sources.choices import with_options
 from egem.data_engine.sources.coordinates import written_list
-from egem.episodes import CameraStream, Episode, Subtask, project
+from egem.episodes import CameraStream, Episode, Subtask, image_shares, project
 from egem.records import COORDINATE_RANGE, Answer
 
 ViewName = Literal["start", "half", "clip"]
@@ -34,6 +34,8 @@ ViewName = Literal["start", "half", "clip"]
 NUM_POINTS = 8
 MIN_LENGTH = 60
 """A path shorter than this in the image (0 to 1000) is not asked for."""
+STILL = 1e-3
+"""A camera whose pose changes by no more than this (metres; entries of its rotation) stands still."""
 MAX_OPTIONS = 4
 # fmt: off
 UNDOABLE = frozenset((
@@ -135,15 +137,18 @@ def image_tracks(
 ) -> dict[str, Float[np.ndarray, "step 2"]]:
     """Where the end effectors go during a sub-task, as fractions of the frame at its start; NaN where unseen.
 
-    A track of the camera counts most; else positions are projected into the camera as it stands at the start. A
-    calibration that belongs to another picture size (its centre is off by a quarter) is not used.
+    A track counts most, unless the camera is known to move: then its points belong to other pictures than the first.
+    Else positions are projected into the camera as it stands at the start. A calibration that belongs to another
+    picture size (its centre is off by a quarter) is not used.
 
     Returns:
         Name of the arm ("" for the only one) to its track; empty without track or calibration, or for several arms
         without names, as a question could not say whose path it means.
     """
     steps = slice(part.start, part.end)
-    if stream.track is not None:
+    poses = None if stream.camera_from_base is None else stream.camera_from_base[steps]
+    moves = poses is not None and float(np.abs(poses - poses[0]).max()) > STILL
+    if stream.track is not None and not moves:
         return {"": stream.track[steps]}
     effector, names = episode.effector, episode.arms or ("",)
     if effector is None or stream.intrinsics is None or effector.shape[1] != len(names):
@@ -156,9 +161,7 @@ def image_tracks(
         projected = project(stream, effector[steps, arm].astype(np.float64), part.start)
         if projected is None:
             return {}
-        shares = projected[:, :2] / (width, height)
-        hidden = (projected[:, 2] <= 0) | (shares < 0).any(axis=1) | (shares > 1).any(axis=1)
-        found[name] = np.where(hidden[:, None], np.nan, shares)
+        found[name] = image_shares(projected, size)
     return found
 
 

@@ -47,6 +47,7 @@ INFO: Final = EnvironmentInfo(
     action_low=tuple(-limit for limit in _LIMITS),
     action_high=_LIMITS,
     control_hz=CONTROL_HZ,
+    effector_dims=(0, 1, 2),
 )
 """State: the tip in the base's frame (metres), its turn from pointing straight down (rotation vector), the opening
 between the fingers (metres). Action: metres and radians by which the tip's target moves in the base's frame, and the
