@@ -14,4 +14,4 @@ done
 wait
 # What one process found in the hands of another that was killed is made now.
 "$egem" study tabletop-gpu --out "$out" --device cuda "$@"
-"$egem" study tabletop-gpu --report
+"$egem" study tabletop-gpu --report "$@"

@@ -234,7 +234,7 @@ def test_report_fills_the_page_and_says_what_is_wrong(finished, tmp_path: Path) 
 
 
 def test_a_run_in_other_hands_is_left_to_them_until_they_end(tmp_path: Path) -> None:
-    path = tmp_path / "locks" / "run"
+    path = tmp_path / "locks" / "run-pretrained-depth-weight-0.1-0"
     path.parent.mkdir()
     holds = (
         "import fcntl, sys\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
@@ -242,7 +242,7 @@ def test_a_run_in_other_hands_is_left_to_them_until_they_end(tmp_path: Path) -> 
     )
     # Another process, because a process never waits for a lock of its own.
     with subprocess.Popen(
-        [sys.executable, "-S", "-c", holds, str(path.with_suffix(".lock"))],
+        [sys.executable, "-S", "-c", holds, f"{path}.lock"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as other:
@@ -250,6 +250,8 @@ def test_a_run_in_other_hands_is_left_to_them_until_they_end(tmp_path: Path) -> 
         assert other.stdout.readline() == b"held\n"
         with locked(path, wait=False) as mine:
             assert not mine
+        with locked(path.with_name("run-pretrained-depth-weight-0.1-1"), wait=False) as mine:
+            assert mine
         other.communicate()
     with locked(path, wait=False) as mine:
         assert mine

@@ -145,7 +145,7 @@ def view(arguments: list[str]) -> None:
     options = parse(ViewOptions, "data view", arguments)
     from egem.report.contact_sheet import write_contact_sheet
 
-    out = options.out or options.folder.with_suffix(".html")
+    out = options.out or options.folder.with_name(f"{options.folder.name}.html")
     write_contact_sheet(options.folder, out, num=options.num, sources=options.sources, skills=options.skills)
     print(f"page: {out}")
 

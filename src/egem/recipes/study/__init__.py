@@ -3,10 +3,12 @@
 arms.py       the arms: what the depth branch is taught, how strongly, on how much data
 recipe.py     the sizes: a small study for one processor core, a larger one for a GPU
 plan.py       which runs there are, in which order
+hypotheses.py what was expected before the first run
 parts.py      what runs share: rendered data, the backbone they start from, depth heads after stages 1 and 2
 scoring.py    what is measured of a trained model
 run.py        one run: train, measure, leave one small JSON file; the study: run after run
 results.py    the files of finished runs
-tests.py      paired tests over seeds
+significance.py  paired tests over seeds
 report.py     tables and figures in docs/study.md
+figures.py    the figures
 """

@@ -198,7 +198,8 @@ def trained(config: TrainConfig, start: Callable[[], GEM]) -> Path:
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock that vanishes with the process; yields False if another has it and there is no waiting."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
+    # Names hold dots: depth-weight-0.1-0 and depth-weight-0.1-1 are two locks.
+    with path.with_name(f"{path.name}.lock").open("w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
