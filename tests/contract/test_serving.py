@@ -355,6 +355,54 @@ def test_text_and_depth_on_demand(running):
         client.infer(message() | {"egem/question": "what?"})
 
 
+def test_who_asks_for_depth_does_not_keep_the_others_waiting():
+    drawing, go_on = threading.Event(), threading.Event()
+
+    class Slow(TalkingPolicy):
+        def draw_depth(self, observation):
+            drawing.set()
+            assert go_on.wait(60)
+            return super().draw_depth(observation)
+
+    policy, config = Slow(), ServingConfig()
+
+    def request(number: int, **extras):
+        sent = message(number) | extras
+        return read_request(sent, INFO, config, keys={}, arrived=time.monotonic())
+
+    async def ask() -> list[str]:
+        batcher, order = Batcher(policy, config, ServingMetrics()), []
+
+        async def client(name: str, asked) -> None:
+            await batcher.ask(asked)
+            order.append(name)
+
+        running = asyncio.create_task(batcher.run())
+        depth = {"egem/want_depth": True}
+        try:
+            asking = [
+                asyncio.create_task(client(name, request(number, **extras)))
+                for number, (name, extras) in enumerate(
+                    (("depth", depth), ("depth too", depth), ("plain", {}))
+                )
+            ]
+            await asyncio.wait_for(asking[2], 30)
+            await asyncio.to_thread(drawing.wait, 30)
+            assert order == ["plain"]
+            asking.append(asyncio.create_task(client("later", request(3))))  # comes while depth is drawn
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(*asking)
+        finally:
+            go_on.set()
+            running.cancel()
+            batcher.close()
+        return order
+
+    assert asyncio.run(ask()) == ["plain", "depth", "later", "depth too"]
+    assert policy.batches == [3, 1]
+
+
 def test_remote_policy_is_a_policy(running):
     policy = remote_policy.RemotePolicy(running.url)
     assert policy.info == INFO

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -69,10 +69,15 @@ class Answer:
 class _Waiting:
     request: Request
     future: asyncio.Future[Answer]
+    actions: Answer | None = None
+    """Once the policy gave them, while text or depth are still to come."""
 
 
 class Batcher:
     """A bounded queue before a policy: one call at a time, with all that wait for it.
+
+    Text and depth take far longer than actions. Who asks for them waits for them alone: the others of the batch have
+    their answers by then, and between two such clients those that wait for actions come first.
 
     Args:
         policy: called in a thread of its own, never twice at once.
@@ -89,6 +94,8 @@ class Batcher:
         self._metrics = metrics
         self._guard = ActionGuard(policy.info, config)
         self._queue: deque[_Waiting] = deque()
+        self._looks: deque[_Waiting] = deque()
+        """Have their actions and wait for text or depth."""
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
 
@@ -113,16 +120,21 @@ class Batcher:
         """Wait for the answer.
 
         Raises:
+            UnsupportedError: text or depth of a policy that gives actions only.
             OverloadedError: too many wait already.
             RemoteError: what became of the request.
         """
-        if len(self._queue) >= self._config.max_waiting:
+        if request.wants_look and not isinstance(self._policy, Explains):
+            raise UnsupportedError(
+                f"policy '{self._policy.info.name}' gives actions only, no text and no depth."
+            )
+        if self._num_waiting() >= self._config.max_waiting:
             raise OverloadedError(
                 f"{self._config.max_waiting} observations wait already; ask less often or start another server."
             )
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(request, future))
-        self._metrics.waiting = len(self._queue)
+        self._metrics.waiting = self._num_waiting()
         self._work.set()
         return await future
 
@@ -131,15 +143,22 @@ class Batcher:
         while True:
             await self._work.wait()
             batch = self._take()
-            self._metrics.waiting = len(self._queue)
-            if not self._queue:
-                self._work.clear()
+            self._metrics.waiting = self._num_waiting()
             if batch:
                 await self._answer(batch)
+            if self._looks:  # one at a time: whoever came meanwhile waits for one of them, not for all
+                looking = self._looks.popleft()
+                self._metrics.waiting = self._num_waiting()
+                await self._look(looking)
+            if not self._queue and not self._looks:
+                self._work.clear()
 
     def close(self) -> None:
         """Stop the thread; a call in progress is not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _num_waiting(self) -> int:
+        return len(self._queue) + len(self._looks)
 
     def _take(self) -> list[_Waiting]:
         """The oldest that are still fresh and whose clients are still there; one seed holds for a whole call."""
@@ -172,14 +191,28 @@ class Batcher:
                 return
             answers = [self._failure(error)]
         for waiting, answer in zip(batch, answers, strict=True):
-            if waiting.future.done():
-                continue
-            if isinstance(answer, RemoteError):
-                waiting.future.set_exception(answer)
+            if isinstance(answer, Answer) and waiting.request.wants_look:
+                waiting.actions = answer
+                self._looks.append(waiting)
             else:
-                self._metrics.took("policy", answer.policy_s)
-                self._metrics.clipped += answer.clipped
-                waiting.future.set_result(answer)
+                self._give(waiting, answer)
+
+    async def _look(self, waiting: _Waiting) -> None:
+        """Ask for the text or depth of one that has its actions."""
+        if waiting.future.done():  # the client is gone
+            return
+        assert waiting.actions is not None
+        self._give(waiting, await self._in_thread(self._explained, waiting.request, waiting.actions))
+
+    def _give(self, waiting: _Waiting, answer: Answer | RemoteError) -> None:
+        if waiting.future.done():
+            return
+        if isinstance(answer, RemoteError):
+            waiting.future.set_exception(answer)
+        else:
+            self._metrics.took("policy", answer.policy_s)
+            self._metrics.clipped += answer.clipped
+            waiting.future.set_result(answer)
 
     def _act(self, requests: Sequence[Request]) -> list[Answer | RemoteError]:
         """In the policy's thread."""
@@ -191,28 +224,26 @@ class Batcher:
             seed=requests[0].seed,
         )
         policy_s = time.monotonic() - began
-        return [
-            self._finish(request, chunk, policy_s) for request, chunk in zip(requests, chunks, strict=True)
-        ]
+        return [self._checked(chunk, policy_s) for _, chunk in zip(requests, chunks, strict=True)]
 
-    def _finish(self, request: Request, chunk: np.ndarray, policy_s: float) -> Answer | RemoteError:
+    def _checked(self, chunk: np.ndarray, policy_s: float) -> Answer | RemoteError:
         try:
             actions, clipped = self._guard.check(chunk)
-            text, depths = None, {}
-            if request.question is not None or request.want_depth:
-                if not isinstance(self._policy, Explains):
-                    raise UnsupportedError(
-                        f"policy '{self._policy.info.name}' gives actions only, no text and no depth."
-                    )
-                if request.question is not None:
-                    text = self._policy.explain(request.observation, request.question)
-                if request.want_depth:
-                    depths = self._policy.draw_depth(request.observation)
-            return Answer(actions=actions, clipped=clipped, policy_s=policy_s, text=text, depths=depths)
-        except RemoteError as error:
-            return error
+        except Exception as error:  # noqa: BLE001 - one chunk's failure is not that of the others
+            return self._failure(error)
+        return Answer(actions=actions, clipped=clipped, policy_s=policy_s)
+
+    def _explained(self, request: Request, answer: Answer) -> Answer | RemoteError:
+        """In the policy's thread: the answer with what its checkpoint says and draws."""
+        assert isinstance(self._policy, Explains)
+        try:
+            if request.question is not None:
+                answer = replace(answer, text=self._policy.explain(request.observation, request.question))
+            if request.want_depth:
+                answer = replace(answer, depths=self._policy.draw_depth(request.observation))
         except Exception as error:  # noqa: BLE001 - what the checkpoint says about one picture is its own affair
             return self._failure(error)
+        return answer
 
     def _failure(self, error: Exception) -> RemoteError:
         if isinstance(error, RemoteError):

@@ -28,6 +28,11 @@ class Request:
     arrived: float = field(default_factory=time.monotonic)
     """Seconds of the monotonic clock."""
 
+    @property
+    def wants_look(self) -> bool:
+        """Whether text or depth is asked for beside actions."""
+        return self.question is not None or self.want_depth
+
 
 def read_request(
     message: Any, info: PolicyInfo, config: ServingConfig, *, keys: Mapping[str, str], arrived: float
