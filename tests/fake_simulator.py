@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "packages" / "egem-simulators" / "src"))
-from egem_simulators.channel import ActionProblem, ConfigProblem, answer_all, methods_of, private_pipes
+from egem_simulators.channel import (
+    ActionProblem,
+    ConfigProblem,
+    answer_all,
+    end_with_parent,
+    methods_of,
+    private_pipes,
+)
 
 
 class Line:
@@ -31,6 +38,9 @@ class Line:
     def reset(self, task: str, seed: int) -> dict:
         if seed == 99:
             raise ConfigProblem("seed 99 has no initial state; take another.")
+        if seed == 98:
+            Path(os.environ["LINE_IS_BUSY"]).write_text(str(os.getpid()))
+            time.sleep(60)
         self.place = np.array([float(seed), 0, 0])
         return {"max_steps": 9, "meta": {"task": task}, **self.feelings()}
 
@@ -70,6 +80,7 @@ class Line:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     line = Line()
     questions, answers = private_pipes()
     answer_all(questions, answers, methods_of(line))

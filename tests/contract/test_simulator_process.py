@@ -1,7 +1,10 @@
 """Simulators in processes of their own: what they say, and how their deaths are told from mistakes."""
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +84,48 @@ def test_a_death_and_a_hang_are_named():
     with pytest.raises(SimulatorError, match=r"did not answer 'step' within 0\.2 s"):
         hanging.step(np.eye(7)[3])
     hanging.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux's kernel tells of a parent's death"
+)
+def test_a_busy_simulator_ends_with_the_rollout(tmp_path):
+    """SIGTERM of the command ends its worker and the worker's simulator, which is in the middle of something."""
+    python, busy = tmp_path / "python", tmp_path / "busy"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} {FAKE}\n")
+    python.chmod(0o755)
+    command = "rollout expert --env libero --tasks go/0 --episodes 1 --seed 98 --workers 1 --films 0".split()
+    rollout = subprocess.Popen(
+        [sys.executable, "-m", "egem", *command, "--out", str(tmp_path / "out")],
+        env=os.environ | {"EGEM_LIBERO_PYTHON": str(python), "LINE_IS_BUSY": str(busy)},
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (busy.exists() and busy.read_text()):
+            assert rollout.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        simulator = int(busy.read_text())
+        worker = int(Path(f"/proc/{simulator}/stat").read_text().rpartition(")")[2].split()[1])
+        assert is_alive(simulator)
+        assert worker != rollout.pid
+        rollout.terminate()
+        assert rollout.wait(10) == -signal.SIGTERM
+        until = time.monotonic() + 10  # at once; a busy machine is given time
+        while any(is_alive(pid) for pid in (worker, simulator)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        rollout.kill()
+        rollout.wait()
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

@@ -28,6 +28,9 @@ _LAST_WORDS = 1500
 class SimulatorProcess:
     """One simulator process.
 
+    Make it in a thread that lives as long as it is needed: on Linux the simulator is killed when that thread ends, so
+    that none outlives whoever asked it.
+
     Args:
         name: of the simulator, for messages.
         command: what starts it.

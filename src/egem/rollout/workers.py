@@ -2,6 +2,8 @@
 
 import logging
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,11 +194,20 @@ class Workers:
         return content[0]
 
 
+def _end_with_parent() -> None:
+    """End this process, in the middle of whatever it does, when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _work(connection: Connection, name: str, options: EnvironmentOptions) -> None:
     """A worker's life: open the environment, then play what comes until the other side hangs up.
 
     Whatever else a simulator throws ends the process with its traceback, which the other side counts as a crash.
     """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         environment = ENVIRONMENTS[name].open(options)
     except EgemError as error:

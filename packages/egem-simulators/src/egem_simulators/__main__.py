@@ -6,7 +6,13 @@ With `--check` it only imports what it needs and says the versions.
 import argparse
 import sys
 
-from egem_simulators.channel import ConfigProblem, answer_all, methods_of, private_pipes
+from egem_simulators.channel import (
+    ConfigProblem,
+    answer_all,
+    end_with_parent,
+    methods_of,
+    private_pipes,
+)
 
 
 def main() -> None:
@@ -18,6 +24,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--check", action="store_true", help="say what is installed, and end")
     options = parser.parse_args()
+    end_with_parent()
     if options.simulator == "libero":
         from egem_simulators import libero as module
     else:

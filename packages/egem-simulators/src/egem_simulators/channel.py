@@ -4,7 +4,9 @@ A question is `{"do": name, ...}`, an answer `{"value": ...}` or `{"error": {"ki
 the user's to resolve, "action" the policy's, anything else the simulator's.
 """
 
+import ctypes
 import os
+import signal
 import struct
 import sys
 import traceback
@@ -15,6 +17,7 @@ from egem_client.wire import Limits, pack, unpack
 
 LIMITS = Limits(max_bytes=1 << 28, max_depth=8, max_items=1 << 16, max_text=1 << 20)
 _LENGTH = struct.Struct(">I")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 METHODS = ("describe", "reset", "step", "observe", "failure", "calibrations", "expert", "expert_next")
 """What egem may ask of a simulator: methods of its line."""
@@ -26,6 +29,20 @@ class ConfigProblem(Exception):  # noqa: N818 - named after what egem makes of i
 
 class ActionProblem(Exception):  # noqa: N818
     """An action that cannot be carried out."""
+
+
+def end_with_parent() -> None:
+    """From now on the kernel kills this process when the one that started it ends, however that happens.
+
+    A closed pipe is noticed only where the next question is read: after loading, or after what is being simulated.
+    Does nothing where the kernel is not Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended in between
+        os._exit(1)
 
 
 def private_pipes() -> tuple[BinaryIO, BinaryIO]:
