@@ -1,5 +1,7 @@
+import gc
 import json
-from dataclasses import replace
+import weakref
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from egem.annotators.steps import Clock, MasksStep, ObjectsStep, TracksStep, nam
 from egem.annotators.tracks import OpticalFlow
 from egem.cli import main
 from egem.core.errors import ConfigError, RecordError
-from egem.media import decode_depth, encode_png
+from egem.data_engine.engine import EngineConfig
+from egem.media import decode_depth, decode_image, encode_png
 from egem.recipes import annotate as recipe
 from egem.recipes.annotate import AnnotateConfig, annotate
 from egem.recipes.annotators import DepthConfig, MasksConfig
@@ -184,3 +187,72 @@ def test_one_bad_group_does_not_take_its_batch_along():
     outcomes = MasksStep(detector=known).annotate([good, [other]], Clock())
     assert not isinstance(outcomes[0], str)
     assert "other" in outcomes[1]
+
+
+def test_a_group_of_text_alone_stays_as_it_is_beside_others():
+    record, known = clip()
+    text = (replace(record.messages[0], content="Say hello."), record.messages[1])
+    alone = replace(record, id="text", group="text", images=(), timestamps=None, messages=text)
+    outcomes = MasksStep(detector=known, phrases=("red mug",)).annotate([[alone], [record]], Clock())
+    assert outcomes[0] == [alone]
+    assert [each.skill for each in outcomes[1][1:]] == ["object_box", "object_point"]
+
+
+def test_a_second_pass_replaces_what_the_first_asked_about_the_same_names():
+    record, known = clip()
+    first = MasksStep(detector=known, phrases=("red mug", "the red mug"))
+    (masked,) = first.annotate([[record]], Clock())
+    assert [each.skill for each in masked[1:]] == ["object_box", "object_point"]
+    (tracked,) = TracksStep(tracker=OpticalFlow()).annotate([masked], Clock())
+    # Another model sees the thing elsewhere; what is asked about other names stays.
+    other = replace(tracked[2], id=f"{record.group}/object_point/plate", meta={"phrase": "plate"})
+    moved = KnownMasks(origin="known/other", licence="mine")
+    for image in record.images:
+        moved.add(decode_image(image), {"red mug": np.eye(48, 64, dtype=bool)})
+    (again,) = MasksStep(detector=moved, phrases=("the red mug",)).annotate([[*tracked, other]], Clock())
+    (again,) = TracksStep(tracker=OpticalFlow(), questions=False).annotate([again], Clock())
+    assert [each.id.removeprefix(record.group) for each in again[1:]] == [
+        "/object_point/plate",
+        "/object_box/red mug",
+        "/object_point/red mug",
+    ]
+    assert again[2].answer.box == (0, 0, 750, 1000)
+    assert set(again[0].meta["annotated"]) == {"masks", "tracks"}
+    assert again[0].meta["annotated"]["masks"]["origin"] == "known/other"
+    # The group's first record may be such a question: what is known of the group moves on.
+    (rest,) = MasksStep(detector=known, phrases=("red mug",)).annotate([again[2:]], Clock())
+    assert len({each.id for each in rest}) == len(rest) == 2
+    assert rest[0].meta["annotated"]["masks"]["detections"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A maker whose step does nothing; notes where it was loaded."""
+
+    work: AnnotateConfig
+    loaded: list
+
+    def make_step(self, device):
+        step = ObjectsStep(namer=SentenceRules())
+        self.loaded.append((device, weakref.ref(step)))
+        return step
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_workers_load_is_not_kept_beside_them(tmp_path, monkeypatch, workers):
+    data = write_records(tmp_path / "data", 1)
+    engine = EngineConfig(workers=workers)
+    work = AnnotateConfig(data=data, out=tmp_path / "out", device="cuda:0", engine=engine)
+    kept = []
+
+    def run_job(items, job, config):
+        gc.collect()
+        kept.append(maker.loaded[0][1]())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe, "run_job", run_job)
+    maker = Counted(work, [])
+    with pytest.raises(KeyboardInterrupt):
+        annotate(maker)
+    assert maker.loaded[0][0] == ("cuda:0" if workers == 1 else "cpu")
+    assert (kept[0] is not None) == (workers == 1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from egem.core.errors import ConfigError, EgemError, RecordError
-from egem.data_engine.engine.parts import cut
+from egem.data_engine.engine.parts import MakePart, Outcome, Part, cut
 from egem.shards import fingerprint, iterate_records, verify_shards
-from engine_steps import Number, Write, run
+from engine_steps import Number, Write, record, run
 from ray_stand_in import StandIn
 
 
@@ -155,3 +155,17 @@ def test_parts_are_cut_by_number_and_by_size() -> None:
     sizes = [0, 0, 0, 50 << 20, 50 << 20, 0]
     items = [Number(value=value, num_bytes=size) for value, size in enumerate(sizes)]
     assert [[item.value for item in part.items] for part in cut(items, 3)] == [[0, 1, 2], [3, 4], [5]]
+
+
+def test_an_id_used_twice_is_an_error_of_its_item(tmp_path: Path) -> None:
+    def step(items):
+        for number, names in zip(items, [(1,), (2, 2), (3, 1), (4,)], strict=True):
+            yield Outcome(where=number.where, records=[record(name) for name in names])
+
+    items = tuple(Number(value=value) for value in range(4))
+    result = MakePart(step=step, work=tmp_path, stop_at_error=False)(Part(index=0, items=items))
+    assert result.rows == 2
+    assert [where for where, _ in result.errors] == ["number 1", "number 2"]
+    assert "'n/1' was there before" in result.errors[1][1]
+    with pytest.raises(RecordError, match="'n/2' was there before"):
+        MakePart(step=step, work=tmp_path / "strict", stop_at_error=True)(Part(index=0, items=items))

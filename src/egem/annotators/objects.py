@@ -180,8 +180,9 @@ class AnswerCache:
 class SentenceRules:
     """Names the manipulated thing of a plain imperative ("pick up the red mug") without any model.
 
-    The noun phrase after the leading verb, up to the first word that opens another phrase. What is not of this form
-    gives None, never a guess.
+    The noun phrase after the leading verb, up to the first word that opens another phrase. At "of" it is what stands
+    before ("the middle drawer of the cabinet"), unless that is only a part or an amount of what stands behind ("the
+    handle of the drawer", "a slice of bread"). What is not of this form gives None, never a guess.
     """
 
     origin = "rules/imperative"
@@ -201,9 +202,10 @@ class SentenceRules:
             if word in _ENDINGS or (phrase and word in _PARTICLES):
                 break
             phrase.append(word)
-        # "the handle of the drawer": the thing itself is what a detector finds.
-        if "of" in phrase:
-            phrase = phrase[phrase.index("of") + 1 :]
+        while "of" in phrase:
+            of = phrase.index("of")
+            head, owner = phrase[:of], phrase[of + 1 :]
+            phrase = owner if head and head[-1] in _PARTS else head
         name = bare(" ".join(phrase))
         return name if name and name not in _PRONOUNS else None
 
@@ -225,6 +227,12 @@ _ENDINGS = frozenset((
     "in", "inside", "into", "near", "next", "on", "onto", "over", "so", "that", "then", "through", "to",
     "toward", "towards", "under", "until", "using", "with",
 ))
+_PARTS = frozenset((
+    "all", "back", "both", "bottom", "bunch", "center", "centre", "corner", "corners", "each", "edge", "edges", "end",
+    "ends", "front", "half", "handle", "handles", "middle", "one", "pair", "part", "piece", "pieces", "pile", "rest",
+    "rim", "set", "side", "sides", "slice", "slices", "some", "stack", "surface", "tip", "top",
+))
+"""Words before "of" that name no thing of their own."""
 _PRONOUNS = frozenset(("it", "them", "this", "that", "something", "everything", "things"))
 # fmt: on
 

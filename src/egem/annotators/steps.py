@@ -1,7 +1,8 @@
 """One pass of an annotator over groups of records: a function of the groups alone, whichever process runs it.
 
 What was added is said in `meta.annotated.<kind>`, with the model's name and licence. Masks and tracks also become
-questions of their own, behind the others of their group.
+questions of their own, behind the others of their group; they replace those that an earlier pass asked about the same
+names.
 """
 
 import time
@@ -19,6 +20,7 @@ from egem.annotators.masks import (
     ClipDetector,
     Detection,
     MaskDetector,
+    bare,
     box_in_thousandths,
     spread_points,
     to_runs,
@@ -197,7 +199,8 @@ class MasksStep:
         return _batched(groups, self._groups, clock)
 
     def _groups(self, groups: Sequence[Group], clock: Clock) -> list[Outcome]:
-        phrases = [self.phrases or names_of(group) for group in groups]
+        # A record may be text alone: there is nothing to look at then.
+        phrases = [_distinct(self.phrases or names_of(group)) if group[0].images else () for group in groups]
         with clock.timed("decode"):
             images = [
                 [decode_image(image, where=_where(group)) for image in group[0].images] if wanted else []
@@ -208,8 +211,8 @@ class MasksStep:
             detections = self._detect(images, phrases)
         with clock.timed("write"):
             return [
-                self._written(group, shown, found) if wanted else list(group)
-                for group, shown, found, wanted in zip(groups, images, detections, phrases, strict=True)
+                self._written(group, found, wanted) if wanted else list(group)
+                for group, found, wanted in zip(groups, detections, phrases, strict=True)
             ]
 
     def _detect(self, images: Sequence[Sequence[Any]], phrases: Sequence[tuple[str, ...]]) -> list[Any]:
@@ -224,18 +227,16 @@ class MasksStep:
         return [[next(found) for _ in shown] for shown in images]
 
     def _written(
-        self, group: Group, images: Sequence[Any], found: Sequence[Sequence[Detection]]
+        self, group: Group, found: Sequence[Sequence[Detection]], wanted: tuple[str, ...]
     ) -> list[Record]:
         note = {
             "origin": self.detector.origin,
             "licence": self.detector.licence,
             "detections": [_detection_json(i, each) for i, frame in enumerate(found) for each in frame],
         }
-        records = [_noted(group[0], "masks", note), *group[1:]]
-        if not self.questions:
-            return records
+        records: list[Record] = []
         by_phrase: dict[str, list[Detection]] = {}
-        for each in found[0]:
+        for each in found[0] if self.questions else ():
             by_phrase.setdefault(each.phrase, []).append(each)
         shown = Shown.of(group[0])
         made = {"origin": self.detector.origin, "licence": self.detector.licence}
@@ -244,7 +245,7 @@ class MasksStep:
             if len(each) == 1:
                 records.append(box_question(shown, phrase, each[0], meta={ANNOTATED: {"masks": made}}))
             records.append(point_question(shown, phrase, each, meta={ANNOTATED: {"masks": made}}))
-        return records
+        return _with_questions(group, "masks", note, ("object_box", "object_point"), wanted, records)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,15 +296,16 @@ class TracksStep:
                 found.append({"phrase": each["phrase"], "points": points})
         clock.images += len(frames)
         made = {"origin": self.tracker.origin, "licence": self.tracker.licence}
-        records = [_noted(first, "tracks", {**made, "tracks": found}), *group[1:]]
-        names = [each["phrase"] for each in found]
+        records: list[Record] = []
+        names = [bare(each["phrase"]) for each in found]
         shown = Shown.of(first)
         for each in found if self.questions else ():
-            if names.count(each["phrase"]) == 1:
+            if names.count(bare(each["phrase"])) == 1:
                 records += path_question(
                     shown, each["phrase"], each["points"], meta={ANNOTATED: {"tracks": made}}
                 )
-        return records
+        note = {**made, "tracks": found}
+        return _with_questions(group, "tracks", note, ("object_path",), names, records)
 
 
 def sentence_of(group: Group) -> str | None:
@@ -334,6 +336,42 @@ def _batched(
         if len(groups) == 1:
             return [_reason(groups[0], error)]
     return [outcome for group in groups for outcome in _batched([group], run, clock)]
+
+
+def _distinct(phrases: Sequence[str]) -> tuple[str, ...]:
+    """Phrases that name different things: of "mug" and "the mug" the first."""
+    return tuple({bare(phrase): phrase for phrase in reversed(phrases)}.values())[::-1]
+
+
+def _with_questions(
+    group: Group,
+    kind: str,
+    note: dict[str, Any],
+    skills: tuple[str, ...],
+    names: Sequence[str],
+    asked: Sequence[Record],
+) -> list[Record]:
+    """A group with a note in its first record, and new questions in place of older ones about the same names.
+
+    Args:
+        group: as it was.
+        kind: of annotation.
+        note: for `meta.annotated.<kind>`.
+        skills: of the questions that the pass asks.
+        names: of all things it was about, whether or not they were found.
+        asked: the new questions.
+
+    Returns:
+        Empty only if the whole group was such questions and none is asked now.
+    """
+    about = set(map(bare, names))
+    kept = [r for r in group if r.skill not in skills or bare(str(r.meta.get("phrase", ""))) not in about]
+    records = [*kept, *asked]
+    if records:
+        # What earlier passes noted stays with the group, also where its first record was such a question.
+        annotated = {**group[0].meta.get(ANNOTATED, {}), kind: note}
+        records[0] = replace(records[0], meta={**records[0].meta, ANNOTATED: annotated})
+    return records
 
 
 def _noted(record: Record, kind: str, note: dict[str, Any]) -> Record:

@@ -151,13 +151,18 @@ def annotate(maker: StepMaker) -> Annotated:
     """
     work = maker.work
     groups = RecordGroups([work.data])
-    # Loaded here too, so that a checkpoint that cannot be read is one error before any work.
-    step = maker.make_step(device_of_worker(work.device))
+    # Loaded here too, so that a checkpoint that cannot be read is one error before any work; where others work, not
+    # on a GPU that a worker needs, and not kept.
+    own = work.engine.in_this_process
+    step = maker.make_step(device_of_worker(work.device) if own else "cpu")
+    made_with = step.describe()
+    groups_step = AnnotateGroups(maker, step if own else None)
+    del step
     job = Job(
         title="annotating",
         unit="group",
-        step=AnnotateGroups(maker, step),
-        description={"data": groups.fingerprint, "annotate": step.describe()},
+        step=groups_step,
+        description={"data": groups.fingerprint, "annotate": made_with},
         out=work.out,
         items_per_part=GROUPS_PER_PART,
         max_error_fraction=work.max_error_fraction,
@@ -165,7 +170,7 @@ def annotate(maker: StepMaker) -> Annotated:
     manifest, result = run_job((GroupItem(number=n) for n in range(len(groups))), job, work.engine)
     return Annotated(
         manifest=manifest,
-        made_with=step.describe(),
+        made_with=made_with,
         groups=result.items,
         failed=len(result.errors),
         images=result.counts.get("images", 0),

@@ -67,9 +67,9 @@ class PlanConfig:
             limit=self.limit,
         )
 
-    def make_tools(self) -> PlanTools:
-        """Load the models."""
-        device = device_of_worker(self.device)
+    def make_tools(self, device: str | None = None) -> PlanTools:
+        """Load the models, on this worker's device if none is given."""
+        device = device or device_of_worker(self.device)
         detector = None
         if self.checkpoint is not None:
             from egem.annotators.sam3 import Sam3
@@ -157,12 +157,11 @@ class PlanEpisodes:
             yield Outcome(where=item.where, records=records, counts=counts)
 
 
-def plan(config: PlanConfig, tools: PlanTools | None = None) -> Planned:
+def plan(config: PlanConfig) -> Planned:
     """Make planning records of a set of episodes; a run that was stopped goes on with its finished parts.
 
     Args:
         config: what and how.
-        tools: used instead of the configuration's, in this process.
 
     Raises:
         ConfigError: no such format or input, or `out` exists.
@@ -173,22 +172,22 @@ def plan(config: PlanConfig, tools: PlanTools | None = None) -> Planned:
         raise unknown_name("format of episodes", config.format, READERS)
     if not config.episodes.exists():
         raise ConfigError(f"{config.episodes} does not exist; give the file or folder of the episodes.")
-    tools = tools or config.make_tools()
+    # Loaded here too, so that a checkpoint that cannot be read is one error before any work; where others work, not
+    # on a GPU that a worker needs, and not kept.
+    own = config.engine.in_this_process
+    tools = config.make_tools(None if own else "cpu")
+    detector = tools.detector.origin if tools.detector else None
+    origins = [tools.namer.origin, detector, tools.tracker.origin]
+    step = PlanEpisodes(config, tools if own else None)
+    del tools
     stated = to_dict(config)
     for name in ("engine", "device", "max_error_fraction", "out"):
         del stated[name]
     job = Job(
         title="planning",
         unit="episode",
-        step=PlanEpisodes(config, tools),
-        description={
-            "plan": stated,
-            "tools": [
-                tools.namer.origin,
-                tools.detector.origin if tools.detector else None,
-                tools.tracker.origin,
-            ],
-        },
+        step=step,
+        description={"plan": stated, "tools": origins},
         out=config.out,
         items_per_part=EPISODES_PER_PART,
         max_error_fraction=config.max_error_fraction,
@@ -201,7 +200,7 @@ def plan(config: PlanConfig, tools: PlanTools | None = None) -> Planned:
         episodes=result.items,
         failed=len(result.errors),
         counts=dict(result.counts),
-        looked=tools.detector is not None,
+        looked=detector is not None,
     )
 
 

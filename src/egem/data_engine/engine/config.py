@@ -25,6 +25,11 @@ class EngineConfig:
     items_per_part: int = 0
     """Items whose records become one shard, the unit that is repeated after a crash; 0: what suits the command."""
 
+    @property
+    def in_this_process(self) -> bool:
+        """Whether the work is done by the caller's own process, so that what it has loaded is used."""
+        return self.engine == "local" and self.workers == 1
+
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
 

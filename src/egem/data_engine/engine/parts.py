@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -144,7 +144,7 @@ class MakePart:
         """Make the part, or find it made.
 
         Raises:
-            EgemError: see `stop_at_error`; also a full disk, or an id used twice.
+            EgemError: see `stop_at_error`; also a full disk, or a group whose records do not stand together.
         """
         found = finished(part, self.work)
         if found is not None:
@@ -162,11 +162,12 @@ class MakePart:
         errors: list[tuple[str, str]] = []
         counts: Counter[str] = Counter()
         rows = 0
+        ids: set[str] = set()
         with new_folder(part.folder(self.work)) as folder:
             with contextlib.ExitStack() as stack:
                 writer: ShardWriter | None = None
                 for outcome in self.step(part.items):
-                    error = outcome.error or _invalid(outcome)
+                    error = outcome.error or _invalid(outcome, ids)
                     if error is not None:
                         if self.stop_at_error:
                             raise error
@@ -179,6 +180,7 @@ class MakePart:
                     for record in outcome.records:
                         assert writer is not None
                         writer.add(record)
+                        ids.add(record.id)
                         rows += 1
             result = PartResult(
                 index=part.index,
@@ -199,9 +201,20 @@ class MakePart:
         return result
 
 
-def _invalid(outcome: Outcome) -> RecordError | None:
-    """Why the item's records cannot be stored; it gives all of them or none."""
+def _invalid(outcome: Outcome, ids: Collection[str]) -> RecordError | None:
+    """Why the item's records cannot be stored; it gives all of them or none.
+
+    Args:
+        outcome: of an item.
+        ids: of the part's records so far.
+    """
+    own: set[str] = set()
     for record in outcome.records:
+        if record.id in ids or record.id in own:
+            return RecordError(
+                f"{outcome.where}: record '{record.id}' was there before; records need ids of their own."
+            )
+        own.add(record.id)
         try:
             validate(record)
         except RecordError as error:
