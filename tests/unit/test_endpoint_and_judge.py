@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import public_sets as sets
+from egem.cli.evaluate import EvaluateOptions, _model, _run_options
 from egem.core.errors import ConfigError, ProtocolError, RecordError
 from egem.evaluation.answers_file import AnswersFile
 from egem.evaluation.benchmarks import Benchmark, BenchmarkOptions, open_benchmark
@@ -15,6 +16,7 @@ from egem.evaluation.chat import ChatServer
 from egem.evaluation.endpoint import Endpoint, message_parts
 from egem.evaluation.judge import Judge, judge_prompt, parse_mark
 from egem.evaluation.runner import RunOptions, run
+from egem.recipes.annotators import NamerConfig
 from real_data import ROOT, needs_real_data
 from record_sets import group, write_records
 
@@ -28,6 +30,7 @@ def stub(reply):
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request["key"] = self.headers["Authorization"]
             with lock:
                 seen.append(request)
                 number = len(seen)
@@ -61,8 +64,7 @@ def text_of(request):
     return "".join(part["text"] for part in content if part["type"] == "text")
 
 
-def test_a_server_answers_a_benchmark_and_is_asked_nothing_twice(tmp_path, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+def test_a_server_answers_a_benchmark_and_is_asked_nothing_twice(tmp_path):
     folder = write_records(tmp_path / "r", 3)
     benchmark = Benchmark.from_folder("three", folder)
     with stub(lambda request, number: f" {len(text_of(request))} ") as (url, seen):
@@ -90,6 +92,27 @@ def test_passing_failures_are_retried_and_others_are_told():
         assert len(seen) == 1
     with pytest.raises(ProtocolError, match="refused"):
         chat("http://127.0.0.1:9/v1", retries=0).complete("hello", max_tokens=5)
+
+
+def test_no_server_is_shown_the_key_of_another(monkeypatch, tmp_path):
+    for name in ("OPENAI_API_KEY", "EGEM_MODEL_KEY", "EGEM_JUDGE_KEY", "EGEM_NAMER_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "of-openai")
+    monkeypatch.setenv("EGEM_JUDGE_KEY", "of-the-judge")
+    with stub(lambda request, number: '{"object": "mug"}') as (url, seen):
+        options = EvaluateOptions(model=url, model_name="m", judge_url=url)
+        namer = NamerConfig(namer="endpoint", url=url, model="m").make(device="cpu", sees=False, out=tmp_path)
+
+        def keys():
+            _model(options, 0).server.complete("hello", max_tokens=5)
+            _run_options(options).judge.server.complete("hello", max_tokens=5)
+            namer.chat.complete("hello", max_tokens=5)
+            return [request["key"] for request in seen[-3:]]
+
+        assert keys() == [None, "Bearer of-the-judge", None]
+        monkeypatch.setenv("EGEM_MODEL_KEY", "of-the-model")
+        monkeypatch.setenv("EGEM_NAMER_KEY", "of-the-namer")
+        assert keys() == ["Bearer of-the-model", "Bearer of-the-judge", "Bearer of-the-namer"]
 
 
 def test_a_server_that_dies_half_way_costs_no_answer(tmp_path):
@@ -244,8 +267,37 @@ def test_answers_of_another_benchmark_are_refused(tmp_path):
         RecordError, match=r"1 answers to questions that vsr does not have, the first is more"
     ):
         file({**dict.fromkeys(ids, "True"), "more": "x"}).check("vsr", ids)
-    with pytest.raises(RecordError, match="row 1: one of id"):
-        AnswersFile(sets.jsonl(tmp_path / "bad.jsonl", [{"id": 1}]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([{"id": "1", "question": "q", "answer": "A", "pred": "C"}], "C"),
+        ([{"question_id": "1", "prompt": "q", "text": "C"}], "C"),
+        ([{"id": "1", "text": "C", "answer": "C"}], "C"),
+        ([{"id": "1", "answer": "C"}, {"id": "2", "answer": ""}], "C"),
+        ([{"1": "C"}], "C"),
+    ],
+)
+def test_what_a_model_said_is_found_in_files_of_others(tmp_path, rows, text):
+    assert AnswersFile(sets.jsonl(tmp_path / "given.jsonl", rows)).texts["1"] == text
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([{"id": "1", "answer": "A", "text": "C"}], "row 1: `text` and `answer` differ.*`prediction`"),
+        ([{"id": "1", "answer": "C"}, {"id": "2", "response": "C"}], "row 1: `response` and `answer` differ"),
+        # The truth never stands in for an answer that was not given.
+        ([{"id": "1", "answer": "A", "pred": "C"}, {"id": "2", "answer": "A"}], "row 2: `pred`, the model's"),
+        ([{"id": "1", "answer": "A", "pred": None}], "row 1: `pred`, the model's answer, is missing or null"),
+        ([{"answer": "A"}, {"answer": "B"}], "row 1: one of id"),
+        ([{"id": 1}], "answers are needed as one of prediction, pred"),
+    ],
+)
+def test_what_may_be_the_truth_is_never_scored(tmp_path, rows, problem):
+    with pytest.raises(RecordError, match=problem):
+        AnswersFile(sets.jsonl(tmp_path / "given.jsonl", rows))
 
 
 @needs_real_data

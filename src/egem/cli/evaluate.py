@@ -19,8 +19,8 @@ class EvaluateOptions:
     """
 
     model: Positional[str]
-    """Checkpoint folder; http://HOST:PORT/v1 of an OpenAI-compatible server (with --model-name); or a JSON
-    lines file with answers that something else gave."""
+    """Checkpoint folder; http://HOST:PORT/v1 of an OpenAI-compatible server (with --model-name; its key in
+    EGEM_MODEL_KEY); or a JSON lines file with answers that something else gave."""
     benchmarks: tuple[str, ...] = ("tabletop",)
     """Names from `egem eval --list`, each alone (from the Hugging Face hub) or as NAME=FOLDER, or
     records:FOLDER for any folder of records."""
@@ -32,7 +32,7 @@ class EvaluateOptions:
     model_name: str | None = None
     """The name a server knows its model by."""
     judge_url: str | None = None
-    """OpenAI-compatible server that marks open answers (OpenEQA); its key in OPENAI_API_KEY."""
+    """OpenAI-compatible server that marks open answers (OpenEQA); its key in EGEM_JUDGE_KEY."""
     judge_model: str = "gpt-4-1106-preview"
     """Model of the judge; the benchmark's own by default."""
     out: Path | None = None
@@ -132,7 +132,7 @@ def _run(options: EvaluateOptions) -> None:
 
 
 def _run_options(options: EvaluateOptions) -> Any:
-    from egem.evaluation.chat import ChatServer
+    from egem.evaluation.chat import JUDGE_KEY, ChatServer
     from egem.evaluation.depth_run import DepthOptions
     from egem.evaluation.judge import SEED, TEMPERATURE, Judge
     from egem.evaluation.runner import RunOptions
@@ -140,7 +140,11 @@ def _run_options(options: EvaluateOptions) -> Any:
     judge = None
     if options.judge_url is not None:
         server = ChatServer(
-            url=options.judge_url, model=options.judge_model, temperature=TEMPERATURE, seed=SEED
+            url=options.judge_url,
+            model=options.judge_model,
+            key_variable=JUDGE_KEY,
+            temperature=TEMPERATURE,
+            seed=SEED,
         )
         judge = Judge(server=server)
     depth = DepthOptions(
@@ -166,7 +170,7 @@ def _model(options: EvaluateOptions, rank: int) -> Any:
         CheckpointError, RecordError: not a checkpoint, not a file of answers.
     """
     if options.model.startswith(("http://", "https://")):
-        from egem.evaluation.chat import ChatServer
+        from egem.evaluation.chat import MODEL_KEY, ChatServer
         from egem.evaluation.endpoint import Endpoint
 
         if options.model_name is None:
@@ -174,7 +178,8 @@ def _model(options: EvaluateOptions, rank: int) -> Any:
                 f"{options.model} is a server: give --model-name, the name it knows its model by "
                 f"(`curl {options.model.rstrip('/')}/models` lists them)."
             )
-        return Endpoint(ChatServer(url=options.model, model=options.model_name))
+        server = ChatServer(url=options.model, model=options.model_name, key_variable=MODEL_KEY)
+        return Endpoint(server)
     path = Path(options.model)
     if path.suffix in (".json", ".jsonl"):
         from egem.evaluation.answers_file import AnswersFile

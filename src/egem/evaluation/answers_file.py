@@ -10,16 +10,20 @@ from egem.core.errors import RecordError
 from egem.records import Record
 
 IDS = ("id", "question_id", "idx", "index")
-TEXTS = ("prediction", "answer", "text", "response", "output", "pred")
+OWN_TEXTS = ("prediction", "pred")
+"""Names that only ever hold what a model said."""
+TEXTS = (*OWN_TEXTS, "response", "output", "text", "answer")
+"""The later ones hold the question or the right answer in some files, so they count only where they stand alone."""
 
 
 class AnswersFile:
     """A JSON or JSON lines file with an id and a text for each question, or one object {id: text}.
 
-    Ids are those of `answers.jsonl`, with or without the benchmark's name in front.
+    Ids are those of `answers.jsonl`, with or without the benchmark's name in front. Texts are in one column of all
+    rows: `prediction` or `pred`, else the only one of `TEXTS`.
 
     Raises:
-        RecordError: unreadable, or a row without id or text.
+        RecordError: unreadable, a row without id or text, or columns that could both be the model's answers.
     """
 
     needs_images = False
@@ -34,12 +38,15 @@ class AnswersFile:
             raise RecordError(f"{path} is not a JSON or JSON lines file of answers ({error}).") from None
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self.texts: dict[str, str] = {}
+        column = _column(path, rows)
         for number, row in enumerate(rows, 1):
-            id, text = _first(row, IDS), _first(row, TEXTS)
-            if id is None or text is None:
+            id, text = _first(row, IDS), row.get(column)
+            if id is None:
+                raise RecordError(f"{path}, row {number}: one of {', '.join(IDS)} is needed; {_has(row)}.")
+            if text is None:
                 raise RecordError(
-                    f"{path}, row {number}: one of {', '.join(IDS)} and one of {', '.join(TEXTS)} are needed; "
-                    f"it has {', '.join(row) or 'nothing'}."
+                    f"{path}, row {number}: `{column}`, the model's answer, is missing or null; {_has(row)}. "
+                    'Write "" where the model said nothing.'
                 )
             if str(id) in self.texts:
                 raise RecordError(f"{path}, row {number}: a second answer to question {id}.")
@@ -102,6 +109,26 @@ def _rows(text: str) -> list[dict[str, Any]]:
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("every row must be an object")
     return rows
+
+
+def _column(path: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """The name that the model's answers stand under, in all rows."""
+    there = [name for name in TEXTS if any(name in row for row in rows)]
+    found = [name for name in there if name in OWN_TEXTS] or there
+    if not found:
+        has = _has(rows[0]) if rows else "it has no row"
+        raise RecordError(f"{path}: the model's answers are needed as one of {', '.join(TEXTS)}; {has}.")
+    for number, row in enumerate(rows, 1):
+        if any(row.get(name) != row.get(found[0]) for name in found[1:]):
+            raise RecordError(
+                f"{path}, row {number}: {' and '.join(f'`{name}`' for name in found)} differ, and one of them may be "
+                "the right answer or the question. Call the model's answers `prediction`, or remove the others."
+            )
+    return found[0]
+
+
+def _has(row: dict[str, Any]) -> str:
+    return f"it has {', '.join(row) or 'nothing'}"
 
 
 def _first(row: dict[str, Any], names: Sequence[str]) -> Any:

@@ -18,7 +18,8 @@ from egem.core.errors import ProtocolError
 
 logger = logging.getLogger(__name__)
 
-KEY_VARIABLE = "OPENAI_API_KEY"
+MODEL_KEY, JUDGE_KEY, NAMER_KEY = "EGEM_MODEL_KEY", "EGEM_JUDGE_KEY", "EGEM_NAMER_KEY"
+"""Environment variables with the keys of the server under test, of the judge, and of the one that names objects."""
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 """Answers of a server that may go well the next time."""
 LONGEST_PAUSE = 60.0
@@ -28,14 +29,16 @@ LONGEST_PAUSE = 60.0
 class ChatServer:
     """A model behind an address.
 
-    The key of a server that needs one is taken from the environment variable OPENAI_API_KEY and is never
-    written anywhere.
+    The key of a server that needs one is taken from an environment variable of its own, so that no server is
+    shown the key of another, and is never written anywhere.
     """
 
     url: str
     """Up to and with /v1: http://localhost:8000/v1"""
     model: str
     """The name the server knows it by."""
+    key_variable: str | None = None
+    """Environment variable that holds the server's key; None: no key is sent."""
     temperature: float = 0.0
     seed: int | None = None
     timeout: float = 300.0
@@ -80,18 +83,20 @@ class ChatServer:
                 problem, wait = f"not an answer of the chat interface ({error!r})", ""
             if attempt < self.retries:
                 self._rest(attempt, wait, problem)
+        key = f" (and {self.key_variable} where it wants a key)" if self.key_variable else ""
         raise ProtocolError(
             f"{self.url} gave no answer of model {self.model}: {problem}. Check that the server runs and knows "
-            f"the model (and {KEY_VARIABLE} where it wants a key); then start again, answers so far are kept."
+            f"the model{key}; then start again, answers so far are kept."
         )
 
     def _send(self, data: bytes) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
-        key = os.environ.get(KEY_VARIABLE)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
         address = f"{self.url.rstrip('/')}/chat/completions"
+        headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(address, data=data, headers=headers, method="POST")
+        key = os.environ.get(self.key_variable) if self.key_variable else None
+        if key:
+            # Not an ordinary header: those would follow a redirection to another host.
+            request.add_unredirected_header("Authorization", f"Bearer {key}")
         with urllib.request.urlopen(request, timeout=self.timeout) as response:
             return json.loads(response.read())
 

@@ -53,7 +53,7 @@ class NamerConfig:
     namer: Literal["rules", "endpoint", "local"] = "rules"
     """`rules` reads plain imperatives, `endpoint` asks an OpenAI-compatible server, `local` a model of transformers."""
     url: str | None = None
-    """Of the endpoint, up to and with /v1."""
+    """Of the endpoint, up to and with /v1; its key in EGEM_NAMER_KEY."""
     model: str | None = None
     """The name the endpoint knows its model by, or the local model's folder or name on the hub."""
     cache: Path | None = None
@@ -78,10 +78,11 @@ class NamerConfig:
             raise ConfigError(f"--namer {self.namer} needs {wanted}.")
         cache = self.cache or out.with_name(f"{out.name}.answers.jsonl")
         if self.namer == "endpoint":
-            from egem.evaluation.chat import ChatServer
+            from egem.evaluation.chat import NAMER_KEY, ChatServer
 
             assert self.url is not None
-            return ModelNamer(ChatServer(url=self.url, model=self.model), cache)
+            server = ChatServer(url=self.url, model=self.model, key_variable=NAMER_KEY)
+            return ModelNamer(server, cache)
         from egem.annotators.local_chat import LocalChat
 
         return ModelNamer(LocalChat.from_pretrained(self.model, sees=sees, device=device), cache)
