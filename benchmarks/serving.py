@@ -31,10 +31,10 @@ class WorkingPolicy(SumsPolicy):
         super().__init__()
         self._work_s = work_ms / 1000
 
-    def act(self, observations, *, previous=None, seed=None):
+    def act(self, observations, *, previous=None, committed=None, seed=None):
         """Sums, late."""
         time.sleep(self._work_s)
-        return super().act(observations, previous=previous, seed=seed)
+        return super().act(observations, previous=previous, committed=committed, seed=seed)
 
 
 def observation(policy, seed: int, side: int = 224) -> dict:

@@ -33,7 +33,10 @@ INFO = PolicyInfo(
 
 
 class SumsPolicy:
-    """Action i of the chunk is (i, sum of the state, mean brightness of both pictures + length of the instruction)."""
+    """Action i of the chunk is (i, sum of the state, mean brightness of both pictures + length of the instruction).
+
+    Of a previous chunk what is committed stays, and the rest is met half-way.
+    """
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -53,6 +56,7 @@ class SumsPolicy:
         observations: Sequence[Observation],
         *,
         previous: Sequence[np.ndarray | None] | None = None,
+        committed: Sequence[int] | None = None,
         seed: int | None = None,
     ) -> list[np.ndarray]:
         self.calls += 1
@@ -62,9 +66,12 @@ class SumsPolicy:
         if any(item.instruction == "raise" for item in observations):
             raise RuntimeError("secret path /etc/robot")
         chunks = [expected(item.images.values(), item.state, item.instruction) for item in observations]
-        for chunk, committed in zip(chunks, previous or [None] * len(chunks), strict=True):
-            if committed is not None:
-                chunk[: len(committed)] = committed
+        for number, chunk in enumerate(chunks):
+            kept = None if previous is None else previous[number]
+            if kept is not None:
+                count = len(kept) if committed is None else committed[number]
+                chunk[:count] = kept[:count]
+                chunk[count : len(kept)] = (chunk[count : len(kept)] + kept[count:]) / 2
             if self.spoil is not None:
                 chunk[0, 0] = self.spoil
         return chunks

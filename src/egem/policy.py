@@ -55,18 +55,22 @@ class Policy(Protocol):
         self,
         observations: Sequence[Observation],
         *,
-        previous: Sequence[Float[np.ndarray, "committed action"] | None] | None = None,
+        previous: Sequence[Float[np.ndarray, "kept action"] | None] | None = None,
+        committed: Sequence[int] | None = None,
         seed: int | None = None,
     ) -> list[Float[np.ndarray, "horizon action"]]:
         """A chunk of actions for each observation, in the robot's own units, float32, all finite.
 
         Args:
             observations: any number, answered in one batch.
-            previous: for each, actions from now on that the last chunk already committed the robot to (real-time
-                chunking continues them smoothly), or None.
+            previous: for each, what is left of its last chunk from now on, or None: the new chunk continues it
+                (real-time chunking).
+            committed: how many of each are executed in any case, because the robot plays them while this is computed:
+                they come out unchanged, those after them only guide. None: all of them.
             seed: of the sampling noise; None draws anew each time.
 
         Raises:
-            ConfigError: a camera is missing, or a picture or state has another shape than `info` says.
+            ConfigError: a camera is missing, or a picture or state has another shape than `info` says, or more
+                actions are committed than there are.
         """
         ...

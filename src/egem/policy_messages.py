@@ -21,7 +21,9 @@ PROTOCOL: Final = "egem-policy/1"
 STATE: Final = "observation/state"
 INSTRUCTION: Final = "prompt"
 PREVIOUS: Final = "egem/previous"
-"""Actions that the last chunk already committed the robot to, (committed, action)."""
+"""What is left of the last chunk from now on, (kept, action)."""
+COMMITTED: Final = "egem/committed"
+"""How many of them the robot executes in any case; all, if the key is missing."""
 SEED: Final = "egem/seed"
 QUESTION: Final = "egem/question"
 """Something to ask the same checkpoint about the pictures; the reply has `egem/answer`."""
@@ -104,7 +106,8 @@ def to_request(
     observation: Observation,
     info: PolicyInfo,
     *,
-    previous: Float[np.ndarray, "committed action"] | None = None,
+    previous: Float[np.ndarray, "kept action"] | None = None,
+    committed: int | None = None,
     seed: int | None = None,
     question: str | None = None,
     want_depth: bool = False,
@@ -125,6 +128,8 @@ def to_request(
     message[INSTRUCTION] = observation.instruction
     if previous is not None:
         message[PREVIOUS] = np.asarray(previous, dtype=np.float32)
+        if committed is not None:
+            message[COMMITTED] = committed
     if seed is not None:
         message[SEED] = seed
     if question is not None:

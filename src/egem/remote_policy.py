@@ -55,7 +55,8 @@ class RemotePolicy:
         self,
         observations: Sequence[Observation],
         *,
-        previous: Sequence[Float[np.ndarray, "committed action"] | None] | None = None,
+        previous: Sequence[Float[np.ndarray, "kept action"] | None] | None = None,
+        committed: Sequence[int] | None = None,
         seed: int | None = None,
     ) -> list[Float[np.ndarray, "horizon action"]]:
         """A chunk of actions for each observation; see `egem.policy.Policy.act`.
@@ -64,9 +65,10 @@ class RemotePolicy:
             ProtocolError: the server refused an observation, failed, or cannot be reached; its words are in the text.
         """
         before = previous if previous is not None else [None] * len(observations)
+        counts = committed if committed is not None else [None] * len(observations)
         messages = [
-            to_request(observation, self._info, previous=committed, seed=seed)
-            for observation, committed in zip(observations, before, strict=True)
+            to_request(observation, self._info, previous=kept, committed=count, seed=seed)
+            for observation, kept, count in zip(observations, before, counts, strict=True)
         ]
         while len(self._connections) < len(messages):
             self._connections.append(self._connect())

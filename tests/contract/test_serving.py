@@ -11,7 +11,7 @@ import urllib.request
 import msgpack
 import numpy as np
 import pytest
-from egem_client import ActionChunks, RemotePolicy
+from egem_client import ActionChunks, RealTimeChunks, RemotePolicy
 from egem_client.errors import (
     BadObservationError,
     ConnectionFailedError,
@@ -144,6 +144,8 @@ def test_hostile_frames_get_typed_errors_and_leave_the_server_right(running):
         ({"prompt": "x" * 5000}, "5000 characters"),
         ({"egem/seed": -1}, "whole number"),
         ({"egem/previous": np.zeros((6, 3), np.float32)}, "1 to 5 actions"),
+        ({"egem/previous": np.zeros((2, 3), np.float32), "egem/committed": 3}, "from 0 to 2"),
+        ({"egem/committed": 1}, "from 0 to 0"),
     ],
 )
 def test_bad_observations_are_refused_with_the_reason(running, change, words):
@@ -419,13 +421,15 @@ def test_remote_policy_is_a_policy(running):
         )
         for item in sent
     ]
-    committed = np.full((2, 3), 7, np.float32)
-    chunks = policy.act(observations, previous=[None, committed, None], seed=3)
-    for item, chunk in zip(sent, chunks, strict=True):
-        wanted = answer_to(item)
-        if item["prompt"] == "task 1":
-            wanted[:2] = 7
-        np.testing.assert_allclose(chunk, wanted, rtol=1e-6)
+    kept = np.full((2, 3), 7, np.float32)
+    for committed in (None, [0, 1, 0]):  # all that is kept, or the first of it
+        chunks = policy.act(observations, previous=[None, kept, None], committed=committed, seed=3)
+        for item, chunk in zip(sent, chunks, strict=True):
+            wanted = answer_to(item)
+            if item["prompt"] == "task 1":
+                wanted[1] = 7 if committed is None else (wanted[1] + 7) / 2
+                wanted[0] = 7
+            np.testing.assert_allclose(chunk, wanted, rtol=1e-6)
     assert running.server._policy.seeds[-1] == 3
     with pytest.raises(ProtocolError, match="camera wrist_image"):
         policy.act(
@@ -465,6 +469,78 @@ def test_chunks_are_played_out_before_the_next_look(running):
         assert chunks.next(observe)[0] == 0
         with pytest.raises(ValueError, match="5 actions a chunk, 6"):
             ActionChunks(client, execute=6).next(observe)
+
+
+class Counting:
+    """Chunk n is 100 n + (0, 1, ..., 7) but for what is committed; each answer waits for `gate`."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def infer(self, observation) -> dict:
+        self.asked.append(dict(observation))
+        assert self.gate.wait(60)
+        chunk = 100.0 * (len(self.asked) - 1) + np.arange(8.0)[:, None]
+        committed = observation.get("egem/committed", 0)
+        chunk[:committed] = observation.get("egem/previous", chunk)[:committed]
+        return {"actions": chunk}
+
+
+def test_real_time_chunks_play_on_while_the_next_one_is_computed():
+    policy = Counting()
+    chunks = RealTimeChunks(policy, execute=3, delay=2)
+
+    def play(count: int) -> list[float]:
+        return [float(chunks.next(lambda: {"prompt": "go"})[0]) for _ in range(count)]
+
+    assert play(3) == [0, 1, 2]
+    policy.gate.clear()
+    assert play(2) == [3, 4]  # of the old chunk: the answer is under way
+    wait_for(lambda: len(policy.asked) == 2)
+    assert policy.asked[1]["egem/previous"].ravel().tolist() == [3, 4, 5, 6, 7]
+    assert policy.asked[1]["egem/committed"] == 2
+    policy.gate.set()
+    chunks._asked.result(60)
+    assert play(1) == [102]  # the new chunk at the step that it was made for
+    policy.gate.clear()
+    assert play(4) == [103, 104, 105, 106]
+    wait_for(lambda: len(policy.asked) == 3)
+    assert policy.asked[2]["egem/previous"].ravel().tolist() == [103, 104, 105, 106, 107]
+    assert chunks.pauses == 0
+    threading.Timer(0.05, policy.gate.set).start()
+    assert play(2) == [107, 205]  # used up before the answer came
+    assert (chunks.pauses, len(policy.asked)) == (1, 3)
+    policy.gate.clear()
+    assert play(1) == [206]
+    wait_for(lambda: len(policy.asked) == 4)
+    assert (
+        policy.asked[3]["egem/committed"] == 2
+    )  # all that is left, as long as an answer may take five steps
+    policy.gate.set()
+    chunks.reset()
+    assert play(1) == [400]
+    assert "egem/previous" not in policy.asked[4]
+    chunks.close()
+    with pytest.raises(ValueError, match="8 actions a chunk; 7 are to be played"):
+        RealTimeChunks(policy, execute=7, delay=2).next(dict)
+
+
+def test_real_time_chunks_against_servers(running):
+    with RemotePolicy(running.url) as client:
+        chunks = RealTimeChunks(client, execute=2)
+        played = [chunks.next(lambda: message(1)) for _ in range(12)]
+        assert np.isfinite(played).all()
+        chunks.close()
+
+    class Forgetful(Counting):
+        def infer(self, observation):
+            return {"actions": super().infer({})["actions"]}
+
+    chunks = RealTimeChunks(Forgetful(), execute=1)
+    with pytest.raises(ValueError, match="does not continue chunks"):
+        [chunks.next(dict) for _ in range(9)]
 
 
 def test_an_openpi_servers_traceback_is_told_in_one_line():

@@ -155,7 +155,8 @@ class CheckpointPolicy:
         self,
         observations: Sequence[Observation],
         *,
-        previous: Sequence[Float[np.ndarray, "committed action"] | None] | None = None,
+        previous: Sequence[Float[np.ndarray, "kept action"] | None] | None = None,
+        committed: Sequence[int] | None = None,
         seed: int | None = None,
     ) -> list[Float[np.ndarray, "horizon action"]]:
         """See `Policy`; each chunk depends on its observation and place in the list alone."""
@@ -165,13 +166,20 @@ class CheckpointPolicy:
             raise ConfigError(
                 f"{len(previous)} previous chunks for {len(observations)} observations; give one each, or None."
             )
+        if committed is not None and (previous is None or len(committed) != len(observations)):
+            raise ConfigError(
+                f"{len(committed)} counts of committed actions for {len(observations)} observations; give one for each "
+                "previous chunk, 0 where there is none."
+            )
         samples = self.samples(observations)
         states = np.stack([self.normalization.normalize_state(each.state) for each in observations])
         kept = None
         if previous is not None:
-            kept = [None if p is None else self._committed(n, p) for n, p in enumerate(previous)]
+            kept = [None if p is None else self._normalized(n, p) for n, p in enumerate(previous)]
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        chunks = self._sampler(samples, torch.from_numpy(states), generator=generator, previous=kept)
+        chunks = self._sampler(
+            samples, torch.from_numpy(states), generator=generator, previous=kept, committed=committed
+        )
         actions = self.normalization.denormalize_actions(chunks.float().cpu().numpy())
         if not np.isfinite(actions).all():
             raise CheckpointError(
@@ -217,7 +225,7 @@ class CheckpointPolicy:
             found.append(observe(self.preparer, images, observation.instruction))
         return found
 
-    def _committed(self, number: int, actions: np.ndarray) -> torch.Tensor:
+    def _normalized(self, number: int, actions: np.ndarray) -> torch.Tensor:
         actions = np.asarray(actions, np.float32)
         if (
             actions.ndim != 2

@@ -218,9 +218,11 @@ class Batcher:
         """In the policy's thread."""
         began = time.monotonic()
         previous = [request.previous for request in requests]
+        continuing = any(kept is not None for kept in previous)
         chunks = self._policy.act(
             [request.observation for request in requests],
-            previous=previous if any(item is not None for item in previous) else None,
+            previous=previous if continuing else None,
+            committed=[request.committed for request in requests] if continuing else None,
             seed=requests[0].seed,
         )
         policy_s = time.monotonic() - began

@@ -10,7 +10,16 @@ from egem_client.errors import BadObservationError
 from jaxtyping import Float, UInt8
 
 from egem.policy import Observation, PolicyInfo
-from egem.policy_messages import INSTRUCTION, PREVIOUS, QUESTION, SEED, STATE, WANT_DEPTH, picture_key
+from egem.policy_messages import (
+    COMMITTED,
+    INSTRUCTION,
+    PREVIOUS,
+    QUESTION,
+    SEED,
+    STATE,
+    WANT_DEPTH,
+    picture_key,
+)
 from egem.serving.config import ServingConfig
 
 _MAX_SEED = 2**63
@@ -21,7 +30,9 @@ class Request:
     """One message, checked."""
 
     observation: Observation
-    previous: Float[np.ndarray, "committed action"] | None = None
+    previous: Float[np.ndarray, "kept action"] | None = None
+    committed: int = 0
+    """Of `previous`: how many are executed in any case."""
     seed: int | None = None
     question: str | None = None
     want_depth: bool = False
@@ -59,13 +70,15 @@ def read_request(
     want_depth = flat.get(WANT_DEPTH, False)
     if not isinstance(want_depth, bool):
         raise BadObservationError(f"{WANT_DEPTH} must be true or false.")
+    previous = _previous(flat, info)
     return Request(
         observation=Observation(
             images=images,
             state=_state(flat, info),
             instruction=_text(flat, INSTRUCTION, config, default=""),
         ),
-        previous=_previous(flat, info),
+        previous=previous,
+        committed=_committed(flat, 0 if previous is None else len(previous)),
         seed=seed,
         question=_text(flat, QUESTION, config) if flat.get(QUESTION) is not None else None,
         want_depth=want_depth,
@@ -118,15 +131,24 @@ def _state(flat: Mapping[str, Any], info: PolicyInfo) -> Float[np.ndarray, "stat
     return _numbers(flat[STATE], STATE, (info.state_dim,))
 
 
-def _previous(flat: Mapping[str, Any], info: PolicyInfo) -> Float[np.ndarray, "committed action"] | None:
+def _previous(flat: Mapping[str, Any], info: PolicyInfo) -> Float[np.ndarray, "kept action"] | None:
     found = flat.get(PREVIOUS)
     if found is None:
         return None
     if not isinstance(found, np.ndarray) or found.ndim != 2 or not 1 <= len(found) <= info.horizon:
         raise BadObservationError(
-            f"'{PREVIOUS}' must be an array of 1 to {info.horizon} actions, (committed, {info.action_space.dim})."
+            f"'{PREVIOUS}' must be an array of 1 to {info.horizon} actions, (kept, {info.action_space.dim})."
         )
     return _numbers(found, PREVIOUS, (len(found), info.action_space.dim))
+
+
+def _committed(flat: Mapping[str, Any], kept: int) -> int:
+    found = flat.get(COMMITTED, kept)
+    if type(found) is not int or not 0 <= found <= kept:
+        raise BadObservationError(
+            f"'{COMMITTED}' must be a whole number from 0 to {kept}, the actions of '{PREVIOUS}'."
+        )
+    return found
 
 
 def _numbers(value: Any, key: str, shape: tuple[int, ...]) -> np.ndarray:
