@@ -1,6 +1,7 @@
 """Simulators in processes of their own: what they say, and how their deaths are told from mistakes."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,9 +103,9 @@ def test_a_busy_simulator_ends_with_the_rollout(tmp_path):
     python, busy = tmp_path / "python", tmp_path / "busy"
     python.write_text(f"#!/bin/sh\nexec {sys.executable} {FAKE}\n")
     python.chmod(0o755)
-    command = "rollout expert --env libero --tasks go/0 --episodes 1 --seed 98 --workers 1 --films 0".split()
+    options = shlex.split("--env libero --tasks go/0 --episodes 1 --seed 98 --workers 1 --films 0")
     rollout = subprocess.Popen(
-        [sys.executable, "-m", "egem", *command, "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "egem", "rollout", "expert", *options, "--out", str(tmp_path / "out")],
         env=os.environ | {"EGEM_LIBERO_PYTHON": str(python), "LINE_IS_BUSY": str(busy)},
     )
     try:

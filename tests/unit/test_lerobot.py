@@ -1,15 +1,19 @@
 """LeRobot datasets: what is written reads back, whoever wrote it; damage is named."""
 
+import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from egem.core.errors import ConfigError, RecordError
 from egem.data_engine.episodes.lerobot import LeRobotDataset
@@ -144,6 +148,119 @@ def test_an_unknown_unit_of_depth_is_refused(written: tuple[Path, list[Episode]]
         dataset.episode(0)
 
 
+def logarithmic_codes(metres: np.ndarray, near: float, far: float, shift: float) -> np.ndarray:
+    """As lerobot 0.6 does it: even steps of log(depth + shift), 0 at `near` and 4095 at `far`."""
+    share = np.log((metres + shift) / (near + shift)) / np.log((far + shift) / (near + shift))
+    return np.clip(np.rint(4095 * share), 0, 4095).astype(np.uint16)
+
+
+def straight_codes(metres: np.ndarray, near: float, far: float, shift: float) -> np.ndarray:
+    return np.clip(np.rint(4095 * (metres - near) / (far - near)), 0, 4095).astype(np.uint16)
+
+
+def write_video(path: Path, codes: np.ndarray, fps: float) -> None:
+    """Lossless HEVC of one 12-bit channel, as lerobot 0.6 writes depth."""
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "hevc", rate=round(fps), options={"x265-params": "lossless=1:log-level=0"}
+        )
+        stream.height, stream.width = codes.shape[1:]
+        stream.pix_fmt = "gray12le"
+        for picture in codes:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray12le")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_depth_videos_of_lerobot(tmp_path: Path, logarithmic: bool) -> None:
+    """A camera `front` with `front_depth` beside it, two episodes in one file."""
+    without = [
+        replace(e, cameras={"front": replace(e.cameras["front"], depth=None)})
+        for e in (episode(0), episode(1))
+    ]
+    write_lerobot(without, tmp_path / "set")
+    key = "observation.images.front_depth"
+    rng = np.random.default_rng(0)
+    metres = rng.uniform(0.02, 9.9, (2 * STEPS, 48, 64))
+    metres[:, :4], metres[:, 4:8] = 0.0, 12.0
+    span = (0.01, 10.0, 3.5)
+    codes = (logarithmic_codes if logarithmic else straight_codes)(metres, *span)
+    write_video(tmp_path / f"set/videos/{key}/chunk-000/file-000.mp4", codes, FPS)
+    info = json.loads((tmp_path / "set/meta/info.json").read_text())
+    entries = dict(zip(("video.depth_min", "video.depth_max", "video.shift"), span, strict=True))
+    noted = {"is_depth_map": True, "video.pix_fmt": "gray12le", "video.use_log": logarithmic, **entries}
+    info["features"][key] = {"dtype": "video", "shape": [48, 64, 1], "names": None, "info": noted}
+    (tmp_path / "set/meta/info.json").write_text(json.dumps(info))
+
+    def also(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp"):
+                row[f"videos/{key}/{name}"] = row[f"videos/observation.images.front/{name}"]
+
+    rewrite(tmp_path / "set" / EPISODES, also)
+    dataset = LeRobotDataset(tmp_path / "set")
+    assert dataset.camera_keys == ("observation.images.front",)
+    for number in range(2):
+        depth = dataset.episode(number).cameras["front"].depth
+        assert depth is not None
+        assert len(depth) == STEPS
+        for step in (0, 7):
+            (found,), true = depth.read([step]), metres[number * STEPS + step]
+            assert found.dtype == np.float32
+            assert (found[:8] == 0).all()  # nearer than can be told, and farther
+            # Half a step: log(13.5 / 3.51) / 4095 of the depth and the shift.
+            reach = 1.66e-4 * (true + 3.5) if logarithmic else 9.99 / 4095 * 0.51
+            assert (np.abs(found - true) < reach)[8:].all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"dtype": "video", "info": {"is_depth_map": True}},
+            r"no video\.depth_min, .*write it anew with lerobot 0\.6",
+        ),
+        ({"key": "observation.images.top_depth"}, r"no camera is named like it \(there are front, wrist\)"),
+    ],
+)
+def test_depth_that_cannot_be_read_is_named(
+    copy: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], message: str
+) -> None:
+    path = copy / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    feature = info["features"].pop("observation.depth.front") | changes
+    info["features"][feature.pop("key", "observation.depth.front")] = feature
+    path.write_text(json.dumps(info))
+    dataset = LeRobotDataset(copy)
+    assert re.search(message, caplog.text)
+    assert dataset.episode(0).cameras["front"].depth is None
+
+
+@pytest.mark.parametrize(
+    ("values", "unit"),
+    [(np.float32([[0.5, np.nan], [-1, 2]]), "m"), (np.uint16([[500, 0], [0, 2000]]), "mm")],
+)
+def test_depth_as_tiff(copy: Path, values: np.ndarray, unit: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+
+    def swap(rows: list[dict[str, Any]]) -> None:
+        rows[3]["observation.depth.front"]["bytes"] = buffer.getvalue()
+        rows[4]["observation.depth.front"]["bytes"] = buffer.getvalue()[:-6]
+
+    rewrite(copy / DATA, swap)
+    dataset = LeRobotDataset(copy)
+    info = dataset.features["observation.depth.front"]["info"]
+    del info["depth_unit_m"]
+    info["depth_unit"] = unit
+    depth = dataset.episode(0).cameras["front"].depth
+    assert depth is not None
+    np.testing.assert_allclose(depth.read([3])[0], [[0.5, 0], [0, 2]])
+    with pytest.raises(RecordError, match="depth 4 cannot be decoded"):
+        depth.read([4])
+
+
 def test_frames_in_any_order(written: tuple[Path, list[Episode]]) -> None:
     root, episodes = written
     found, wanted = LeRobotDataset(root).episode(2), episodes[2]
@@ -153,6 +270,15 @@ def test_frames_in_any_order(written: tuple[Path, list[Episode]]) -> None:
     with pytest.raises(RecordError, match=r"no frame 30 in an episode of 30"):
         found.cameras["front"].frames.read([30])
     assert wanted.num_steps == 30
+
+
+def test_key_frames_may_be_far_apart(tmp_path: Path) -> None:
+    """As in videos that encoders wrote with their own defaults: one key frame in 250."""
+    write_lerobot([episode(seed) for seed in range(2)], tmp_path / "set", LeRobotOptions(keyframe_every=250))
+    for number in (1, 0):
+        frames = LeRobotDataset(tmp_path / "set").episode(number).cameras["front"].frames
+        images = frames.read([23, 0, 1])
+        assert [round(corner(image) / 8) for image in images] == [23, 0, 1]
 
 
 def test_files_roll_over_between_episodes(tmp_path: Path) -> None:

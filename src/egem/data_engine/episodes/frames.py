@@ -160,6 +160,14 @@ class VideoFrames:
 
     def read(self, indices: Sequence[int]) -> list[UInt8[np.ndarray, "height width 3"]]:
         """See `Frames`; a frame more than half a step from its time counts as missing."""
+        return self.decode(indices, "rgb24")
+
+    def decode(self, indices: Sequence[int], pixel_format: str) -> list[np.ndarray]:
+        """Like `read`, in another of FFmpeg's pixel formats.
+
+        Raises:
+            RecordError: one cannot be decoded.
+        """
         if not self.path.is_file():
             raise RecordError(f"video {self.path} does not exist; the dataset is incomplete.")
         outside = [i for i in indices if not 0 <= i < self.num]
@@ -168,7 +176,7 @@ class VideoFrames:
         found: dict[int, np.ndarray] = {}
         try:
             with self.videos.open(self.path) as container:
-                self._decode(container, sorted(set(indices)), found)
+                self._decode(container, sorted(set(indices)), pixel_format, found)
         except (av.error.FFmpegError, IndexError) as error:
             raise RecordError(
                 f"video {self.path} cannot be read: {error}; it is damaged or not a video."
@@ -182,7 +190,11 @@ class VideoFrames:
         return [found[i] for i in indices]
 
     def _decode(
-        self, container: av.container.InputContainer, wanted: list[int], found: dict[int, np.ndarray]
+        self,
+        container: av.container.InputContainer,
+        wanted: list[int],
+        pixel_format: str,
+        found: dict[int, np.ndarray],
     ) -> None:
         """Decode forwards, seeking over gaps; the nearest frame within half a step is taken."""
         stream = container.streams.video[0]
@@ -204,9 +216,12 @@ class VideoFrames:
                 while position < len(wanted) and self._time(wanted[position]) < time - reach:
                     position += 1
                 if position < len(wanted) and abs(self._time(wanted[position]) - time) <= reach:
-                    found[wanted[position]] = frame.to_ndarray(format="rgb24")
+                    found[wanted[position]] = frame.to_ndarray(format=pixel_format)
                     position += 1
-                if position == len(wanted) or self._time(wanted[position]) - time > SEEK_AFTER_SECONDS:
+                if position == len(wanted):
+                    break
+                # What was sought may lie far behind its key frame; only after a find is it worth seeking anew.
+                if position > before and self._time(wanted[position]) - time > SEEK_AFTER_SECONDS:
                     break
             if position == before:
                 # Nothing came: the rest lies behind the end.

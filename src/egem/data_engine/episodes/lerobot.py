@@ -14,6 +14,7 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,10 +33,20 @@ from egem.data_engine.episodes.columns import (
     read_schema,
     read_table,
 )
-from egem.data_engine.episodes.frames import EncodedDepth, EncodedFrames, OpenVideos, VideoFrames
+from egem.data_engine.episodes.frames import EncodedFrames, OpenVideos, VideoFrames
+from egem.data_engine.episodes.lerobot_depth import (
+    CodedDepth,
+    DepthCodes,
+    DepthImages,
+    depth_features,
+    is_depth,
+    unit_m,
+)
 from egem.data_engine.formats.json_rows import read_json_object, read_json_rows
 from egem.data_engine.sources.layout import contents
 from egem.episodes import ActionSpace, CameraStream, DepthFrames, Episode, Frames, Subtask, check
+
+_log = logging.getLogger(__name__)
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 TRACK_PREFIX = "observation.track."
@@ -47,8 +58,6 @@ EFFECTOR = "egem.effector"
 INTRINSICS_PREFIX = "egem/intrinsics/"
 """Before a camera's name: a column of meta/episodes, 3 x 3 by rows, pixels."""
 
-_DEPTH_UNITS_M = {"mm": 0.001, "m": 1.0}
-"""Metres per count of the units that lerobot 0.6 notes with depth; earlier releases note none."""
 _IMAGE_PREFIXES = ("observation.images.", "observation.image.", "observation.")
 _LICENCE = re.compile(r"^license:\s*(\S+)\s*$", re.MULTILINE)
 
@@ -95,6 +104,9 @@ class LeRobotDataset:
         self.state_keys = self._joined(state_key)
         self.action_keys = self._joined(action_key)
         self.action_space = action_space or _noted_space(self.info)
+        self._depth_keys, left_out = depth_features(self.features, map(_short, self.camera_keys))
+        for reason in left_out:
+            _log.warning("%s: %s", root, reason)
         self.licence = self._licence()
         self._tasks = self._names("tasks", "task")
         self._subtasks = self._names("subtasks", "subtask")
@@ -111,7 +123,7 @@ class LeRobotDataset:
     def camera_keys(self) -> tuple[str, ...]:
         """Features that are colour images or videos."""
         return tuple(
-            k for k, f in self.features.items() if f["dtype"] in ("video", "image") and not _is_depth(f)
+            k for k, f in self.features.items() if f["dtype"] in ("video", "image") and not is_depth(f)
         )
 
     @property
@@ -275,7 +287,7 @@ class LeRobotDataset:
             poses = _shaped(poses, (length, 4, 4), where, POSE_PREFIX + name)
         return CameraStream(
             frames=self._frames(key, row, table, length, where),
-            depth=self._depth(key, table, length, where),
+            depth=self._depth(name, row, table, length, where),
             track=matrix(table, TRACK_PREFIX + name) if TRACK_PREFIX + name in columns else None,
             intrinsics=intrinsics,
             camera_from_base=poses,
@@ -284,6 +296,9 @@ class LeRobotDataset:
     def _frames(self, key: str, row: Mapping[str, Any], table: pa.Table, length: int, where: str) -> Frames:
         if self.features[key]["dtype"] == "image":
             return EncodedFrames(num=length, fetch=Cells(table, key, self.root), where=f"{where}, {key}")
+        return self._video(key, row, length, where)
+
+    def _video(self, key: str, row: Mapping[str, Any], length: int, where: str) -> VideoFrames:
         try:
             path = self._path("video_path", row, f"videos/{key}", key)
             start = float(row[f"videos/{key}/from_timestamp"]) if self.version == "v3.0" else 0.0
@@ -291,20 +306,22 @@ class LeRobotDataset:
             raise RecordError(f"{where}: meta/episodes has no column {error} for camera {key}.") from None
         return VideoFrames(path=path, num=length, fps=self.fps, start=start, videos=self._videos)
 
-    def _depth(self, key: str, table: pa.Table, length: int, where: str) -> DepthFrames | None:
-        """16-bit images in a feature that says it is depth and is named after the camera."""
-        for name, feature in self.features.items():
-            if _is_depth(feature) and feature["dtype"] == "image" and _short(name) == _short(key):
-                info = feature.get("info") or {}
-                named = info.get("depth_unit") or "mm"
-                if named not in _DEPTH_UNITS_M:
-                    known = ", ".join(_DEPTH_UNITS_M)
-                    raise RecordError(f"{where}: the depth of {name} is in '{named}'; {known} can be read.")
-                unit = float(info.get("depth_unit_m", _DEPTH_UNITS_M[named]))
-                return EncodedDepth(
-                    num=length, fetch=Cells(table, name, self.root), unit_m=unit, where=f"{where}, {name}"
-                )
-        return None
+    def _depth(
+        self, camera: str, row: Mapping[str, Any], table: pa.Table, length: int, where: str
+    ) -> DepthFrames | None:
+        key = self._depth_keys.get(camera)
+        if key is None:
+            return None
+        feature = self.features[key]
+        if feature["dtype"] == "video":
+            codes = DepthCodes.of(feature, key, where)
+            return CodedDepth(video=self._video(key, row, length, where), codes=codes)
+        return DepthImages(
+            num=length,
+            fetch=Cells(table, key, self.root),
+            unit_m=unit_m(feature, key, where),
+            where=f"{where}, {key}",
+        )
 
     def _annotated(self, row: Mapping[str, Any], table: pa.Table, length: int) -> list[Subtask]:
         for prefix in ("dense_", "", "sparse_"):
@@ -367,18 +384,13 @@ def _shaped(values: np.ndarray, shape: tuple[int, ...], where: str, name: str) -
         raise RecordError(f"{where}: {name} has {values.size} numbers, which make no {shape}.") from None
 
 
-def _is_depth(feature: Mapping[str, Any]) -> bool:
-    info = feature.get("info") or feature.get("video_info") or {}
-    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
-
-
 def _is_vector(feature: Mapping[str, Any]) -> bool:
     return str(feature["dtype"]).startswith(("float", "int")) and len(feature.get("shape") or ()) == 1
 
 
 def _short(key: str) -> str:
-    """`observation.images.wrist` and `observation.depth.wrist` are the camera `wrist`."""
-    for prefix in ("observation.depth.", *_IMAGE_PREFIXES):
+    """`observation.images.wrist` is the camera `wrist`."""
+    for prefix in _IMAGE_PREFIXES:
         if key.startswith(prefix):
             return key[len(prefix) :]
     return key

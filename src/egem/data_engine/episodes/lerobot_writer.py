@@ -10,7 +10,7 @@ camera and episode (`egem/intrinsics/<camera>` in meta/episodes, nine numbers by
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,23 @@ class LeRobotOptions:
     """SPDX name for the README; the first episode's, if None."""
 
 
-def write_lerobot(episodes: Iterable[Episode], out: Path, options: LeRobotOptions | None = None) -> int:
+def write_lerobot(
+    episodes: Iterable[Episode],
+    out: Path,
+    options: LeRobotOptions | None = None,
+    *,
+    on_unfit: Callable[[RecordError], None] | None = None,
+) -> int:
     """Write a dataset folder, which appears whole or not at all.
 
     Args:
         episodes: with states or actions, cameras and rate alike in all; read one after the other.
         out: folder to write; must not exist or be empty.
         options: see `LeRobotOptions`.
+        on_unfit: told why an episode is left out that is not whole or unlike the first; without it, that is an error.
 
     Returns:
-        How many episodes.
+        How many episodes were written.
 
     Raises:
         ConfigError: `out` exists.
@@ -80,7 +87,14 @@ def write_lerobot(episodes: Iterable[Episode], out: Path, options: LeRobotOption
         writer = _Writer(folder, options)
         try:
             for episode in episodes:
-                writer.add(check(episode))
+                try:
+                    writer.must_fit(check(episode))
+                except RecordError as error:
+                    if on_unfit is None:
+                        raise
+                    on_unfit(error)
+                else:
+                    writer.add(episode)
         finally:
             writer.close()
         writer.finish()
@@ -103,7 +117,6 @@ class _Writer:
         self.total = 0
 
     def add(self, episode: Episode) -> None:
-        self._must_fit(episode)
         if self.first is None:
             self._start(episode)
         steps, number = episode.num_steps, len(self.rows)
@@ -177,7 +190,8 @@ class _Writer:
             "- config_name: default\n  data_files: data/*/*.parquet\n---\n"
         )
 
-    def _must_fit(self, episode: Episode) -> None:
+    def must_fit(self, episode: Episode) -> None:
+        """Refuse what cannot stand beside the first episode, before anything of it is written."""
         where = f"episode {episode.id}"
         if not episode.instruction.strip():
             raise RecordError(f"{where} has no instruction; LeRobot needs a task for every episode.")
@@ -196,10 +210,13 @@ class _Writer:
             here, there = (_width(getattr(e, name)) for e in (episode, first))
             if here != there:
                 raise RecordError(f"{where}: {here} dimensions of {name}, {there} in the first episode.")
+        if episode.subtasks and not first.subtasks:
+            raise RecordError(f"{where} has sub-tasks where the first episode has none.")
         if list(first.cameras) != list(episode.cameras):
             raise RecordError(
                 f"{where}: cameras {', '.join(episode.cameras) or 'none'}; the first episode has "
-                f"{', '.join(first.cameras) or 'none'}. A dataset's episodes need the same ones."
+                f"{', '.join(first.cameras) or 'none'}. A dataset's episodes need the same ones: choose "
+                "them (egem data convert --cameras)."
             )
         for name, stream in episode.cameras.items():
             other = first.cameras[name]
@@ -288,8 +305,6 @@ class _Writer:
         columns |= {key: pa.array(values) for key, values in plain.items()}
         if "subtask_index" in self.features:
             columns["subtask_index"] = pa.array(self._subtask_indices(episode))
-        elif episode.subtasks:
-            raise RecordError(f"episode {episode.id} has sub-tasks where the first episode has none.")
         for name, stream in episode.cameras.items():
             if stream.track is not None:
                 columns[TRACK_PREFIX + name] = _lists(stream.track[:steps].astype(np.float32))

@@ -20,7 +20,8 @@ from egem.data_engine.episodes.frames import EncodedFrames, is_blank
 from egem.data_engine.episodes.pending import PendingEpisode
 from egem.data_engine.formats.json_rows import read_json_object
 from egem.data_engine.formats.tfrecord import Feature, parse_example, read_tfrecords
-from egem.data_engine.sources.layout import find_files
+from egem.data_engine.sources.layout import find_files, folder_of
+from egem.data_engine.sources.splits import Split, split_of
 from egem.episodes import ActionSpace, CameraStream, Episode, check
 
 PATTERNS = ("*.tfrecord*", "**/*.tfrecord*")
@@ -114,18 +115,22 @@ LAYOUTS: Mapping[str, RLDSLayout] = {
 """Name of the set (as dataset_info.json or its files say) to what is known of it."""
 
 
-def read_rlds(path: Path, *, source: str, set_name: str = "") -> Iterator[PendingEpisode]:
+def read_rlds(
+    path: Path, *, source: str, set_name: str = "", split: Split = "train"
+) -> Iterator[PendingEpisode]:
     """The episodes of a folder of TFRecord files, in order.
 
     Args:
         path: a file, or a folder that holds some at any depth.
         source: name that records and messages carry.
         set_name: key of `LAYOUTS`; what the files say if empty.
+        split: which of the set's own splits, as its files' names say it.
 
     Raises:
-        ConfigError: no such file.
+        ConfigError: no such file, or none of the split.
     """
-    for file in find_files(path, PATTERNS, source=source):
+    for file in find_files(path, PATTERNS, source=source, split=split):
+        of_file = split_of(file, folder_of(path))
         name = set_name or name_of(file)
         index = -1
         try:
@@ -133,14 +138,16 @@ def read_rlds(path: Path, *, source: str, set_name: str = "") -> Iterator[Pendin
                 where = f"{file}, episode {index + 1}"
                 yield PendingEpisode(
                     where=where,
-                    load=partial(parse_episode, data, name, f"{name}/{file.name}/{index:05d}", where),
+                    load=partial(
+                        parse_episode, data, name, f"{name}/{file.name}/{index:05d}", where, of_file
+                    ),
                     num_bytes=len(data),
                 )
         except RecordError as error:
             yield PendingEpisode(where=f"{file}, after episode {index + 1}", load=partial(_fail, error))
 
 
-def parse_episode(data: bytes, name: str, id: str, where: str) -> Episode:
+def parse_episode(data: bytes, name: str, id: str, where: str, split: str = "") -> Episode:
     """One record as an episode.
 
     Args:
@@ -148,6 +155,7 @@ def parse_episode(data: bytes, name: str, id: str, where: str) -> Episode:
         name: of the set, see `LAYOUTS`.
         id: of the episode.
         where: for messages.
+        split: see `split_of`.
 
     Raises:
         RecordError: not an RLDS episode, a feature is missing, or parts do not fit each other.
@@ -181,6 +189,7 @@ def parse_episode(data: bytes, name: str, id: str, where: str) -> Episode:
             meta={
                 "licence": layout.licence,
                 "set": name,
+                "split": split or None,
                 "file_path": path or None,
                 "blank_cameras": blank or None,
             },

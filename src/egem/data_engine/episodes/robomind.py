@@ -22,6 +22,7 @@ from egem.data_engine.episodes.frames import EncodedDepth, EncodedFrames
 from egem.data_engine.episodes.hdf5 import HDF5Bytes, need_h5py, open_hdf5, read_array
 from egem.data_engine.episodes.pending import PendingEpisode
 from egem.data_engine.sources.layout import find_files, folder_of
+from egem.data_engine.sources.splits import Split, split_of
 from egem.episodes import ActionSpace, CameraStream, Episode, check
 from egem.media import decode_depth
 from egem.records import DepthFile
@@ -36,13 +37,17 @@ _MILLIMETRES_FROM = 100
 """The set's own rule: depth whose largest count is above this is in millimetres, else in metres."""
 
 
-def read_robomind(path: Path) -> Iterator[PendingEpisode]:
+def read_robomind(path: Path, *, split: Split = "train") -> Iterator[PendingEpisode]:
     """The episodes of a folder, in the order of their paths.
 
+    Args:
+        path: a file, or a folder that holds some at any depth.
+        split: which of the set's own splits, as its folders say it.
+
     Raises:
-        ConfigError: no trajectory.hdf5, or h5py is not installed.
+        ConfigError: no trajectory.hdf5, none of the split, or h5py is not installed.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=split)
     need_h5py(NAME)
     root = folder_of(path)
     sentences = _sentences(root)
@@ -110,6 +115,7 @@ def _episode(file: Path, root: Path, sentences: Mapping[str, str]) -> Episode:
                 "licence": LICENCE,
                 "robot": robot,
                 "task": task,
+                "split": split_of(file, root) or None,
                 "instruction_from": "file or table" if said else "the task's name",
             },
         )

@@ -67,7 +67,9 @@ class VideoSeries:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         self._frames += num
         end = self._frames
-        if self._path().stat().st_size >= self.file_mb << 20:
+        # An encoder that looks far ahead has written nothing yet, not even the file.
+        size = self._path().stat().st_size if self._path().exists() else 0
+        if size >= self.file_mb << 20:
             self.close()
             self.place = following(*self.place)
         return place, start / self.fps, end / self.fps
