@@ -49,6 +49,33 @@ def test_a_folder_with_content_is_never_overwritten(tmp_path):
     assert (tmp_path / "mine").read_text() == "x"
 
 
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(EgemError, match=r"config.json cannot be written: Not a directory \(.*/file/run\)"):
+        write_atomically(file / "run" / "config.json", b"x")
+    with (
+        pytest.raises(EgemError, match=r"run cannot be written: File exists \(.*/file\)"),
+        new_folder(file / "run"),
+    ):
+        pass
+    with pytest.raises(EgemError, match=r"cannot be written: Is a directory \(.*\); choose another path"):
+        write_atomically(tmp_path, b"x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_forbidden_folder_is_named(tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "mkdir", forbidden)
+    with (
+        pytest.raises(EgemError, match=r"cannot be written: Permission denied"),
+        new_folder(tmp_path / "records"),
+    ):
+        pass
+
+
 def test_unknown_names_come_with_the_nearest_known_one():
     error = unknown_name("recipe", "tiney", ["tiny", "gem-2b"])
     assert str(error) == "unknown recipe 'tiney'. Did you mean 'tiny'? Known: gem-2b, tiny."

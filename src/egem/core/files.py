@@ -16,9 +16,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         EgemError: the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -36,14 +36,15 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: `path` exists already and is not an empty folder.
+        EgemError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
     refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     with disk_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         try:
             yield temporary
             for file in temporary.rglob("*"):
@@ -67,13 +68,15 @@ def refuse_existing(path: Path) -> None:
     Raises:
         ConfigError: `path` exists already and is not an empty folder.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    with disk_errors_named(path):
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if taken:
         raise ConfigError(f"{path} exists already; choose another folder or remove it first.")
 
 
 @contextmanager
 def disk_errors_named(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into an error that says where and what to do."""
+    """Turn a full disk, a forbidden folder or a file in its place into an error that says where and what to do."""
     try:
         yield
     except OSError as error:
@@ -82,6 +85,10 @@ def disk_errors_named(path: Path) -> Iterator[None]:
             raise EgemError(f"{message} Nothing half-written was kept.") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise EgemError(f"{path} cannot be written: {error.strerror}.") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            place = error.filename2 or error.filename
+            message = f"{path} cannot be written: {error.strerror} ({place}); choose another path."
+            raise EgemError(message) from error
         raise
 
 

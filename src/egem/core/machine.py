@@ -5,17 +5,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+_ROOT = Path(__file__).resolve().parents[3]
+
 
 def commit() -> str | None:
-    """Of the checkout that runs; None for an installed package."""
-    folder = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
+    """Of the checkout that runs, `+dirty` where files differ from it; None for an installed package or without git."""
+    top = _git("rev-parse", "--show-toplevel")
+    # An installed package may lie inside somebody else's repository.
+    if top is None or Path(top).resolve() != _ROOT:
+        return None
+    name, changed = (
+        _git("rev-parse", "--short", "HEAD"),
+        _git("status", "--porcelain", "--untracked-files=no"),
     )
-    return done.stdout.strip() or None
+    return f"{name}+dirty" if name and changed else name
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def peak_memory_gb() -> tuple[float, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from egem.core.config import save_json
 from egem.core.errors import ConfigError
-from egem.core.files import write_atomically
+from egem.core.files import refuse_existing, write_atomically
 from egem.core.machine import peak_memory_gb
 from egem.evaluation.benchmarks import Benchmark, BenchmarkOptions, open_benchmark
 from egem.evaluation.depth import DepthMetrics
@@ -127,8 +127,7 @@ def demo(config: DemoConfig) -> DemoResult:
         return (time.monotonic() - start) / 60
 
     out = config.out
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} exists already; choose another --out or remove it first.")
+    refuse_existing(out)
     logger.info("1/5 render %d views of the tabletop world", config.views)
     base = RenderConfig(
         size=SIZE, cameras=CAMERAS, seed=config.seed, questions=config.questions, skills=config.skills
