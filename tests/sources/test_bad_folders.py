@@ -35,6 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 def refused(name: str, root: Path, message: str, **options: Any) -> None:
     out = root.parent / "out"
+    options = {"split": "all"} | options
     with pytest.raises((ConfigError, RecordError), match=message):
         import_source(name, root, out, ImportOptions(**options))
     assert not out.exists()

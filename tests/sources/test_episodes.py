@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from egem.cli import main
 from egem.core.errors import ConfigError, RecordError
 from egem.data_engine import SOURCES, ImportOptions, import_source
 from egem.data_engine.episodes.agibot import read_agibot
 from egem.data_engine.episodes.hdf5 import need_h5py
+from egem.data_engine.episodes.lerobot import LeRobotDataset
 from egem.data_engine.episodes.rlds import LAYOUTS, parse_episode, read_rlds
 from egem.data_engine.episodes.robomind import read_robomind
 from egem.data_engine.formats.tfrecord import parse_example, read_tfrecords
@@ -26,11 +28,12 @@ from egem.data_engine.sources.episode_questions import (
 from egem.data_engine.sources.robot_episodes import episode_records
 from egem.episodes import Subtask, project
 from egem.media import decode_depth, decode_image
+from egem.recipes.convert import ConvertConfig, convert
 from egem.records import Record, validate
 from egem.scoring import score
 from egem.shards import iterate_records
 from real_data import BRIDGE, needs_real_data
-from robot_episodes import HEIGHT, PARTS, WIDTH, episode
+from robot_episodes import HEIGHT, PARTS, WIDTH, episode, frames
 from sources.robot_layouts import (
     ROBOT_LAYOUTS,
     SENTENCE,
@@ -482,3 +485,54 @@ def test_real_bridge_episodes(tmp_path: Path) -> None:
         told.append(found.actions[:-1, :3])
     # An action is where the arm went from its step, to within the controller's lag.
     assert np.corrcoef(np.concatenate(went).ravel(), np.concatenate(told).ravel())[0, 1] > 0.8
+
+
+def test_a_set_becomes_a_lerobot_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bridge_dataset"
+    folder.mkdir()
+    made = [bridge_features(seed) for seed in range(6)]
+    made[1]["steps/observation/image_0"] = made[1]["steps/observation/image_2"]  # a placeholder
+    made[2]["steps/language_instruction"] = [b""] * 12
+    made[3]["steps/observation/image_0"][7] = made[3]["steps/observation/image_0"][7][:60]
+    made[4]["steps/observation/state"] = made[4]["steps/observation/state"][:, :6]
+    name = "bridge_dataset-train.tfrecord-00000-of-00001"
+    write_tfrecords(folder / name, [example(features) for features in made])
+    write_tfrecords(folder / name.replace("train", "val"), [example(bridge_features(9))])
+    out = tmp_path / "out"
+    arguments = ["--episodes", str(folder), "--out", str(out), "--cameras", "image_0"]
+    with pytest.raises(SystemExit):
+        main(["data", "convert", *arguments])
+    assert not out.exists()
+    assert "2 of 6 episodes are bad" in capsys.readouterr().err
+    main(["data", "convert", *arguments, "--max-error-fraction", "0.4"])
+    said = capsys.readouterr().out
+    assert "2 episodes written" in said
+    assert "1 left out: no camera 'image_0'" in said
+    assert "1 left out: no instruction" in said
+    assert "2 left out: bad" in said
+    rows = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [row["row"].rpartition(" ")[2] for row in rows] == ["2", "3", "4", "5"]
+    assert "6 dimensions of states" in rows[3]["reason"]
+    dataset = LeRobotDataset(out)
+    assert len(dataset) == 2
+    for number, seed in enumerate((0, 5)):
+        episode = dataset.episode(number)
+        assert list(episode.cameras) == ["image_0"]
+        assert episode.fps == 5.0
+        assert episode.action_space == LAYOUTS["bridge_dataset"].space
+        assert np.allclose(episode.actions, made[seed]["steps/action"])
+        shown = episode.cameras["image_0"].frames.read([8])[0].astype(int)
+        assert np.abs(shown - frames(seed, 12)[8]).mean() < 6
+    # Nothing is chosen: all cameras of the first episode, and one with others says how to choose.
+    with pytest.raises(RecordError, match=r"cameras image_1; .*--cameras"):
+        convert(ConvertConfig(episodes=folder, out=tmp_path / "all", limit=2))
+    with pytest.raises(ConfigError, match=r"states 5 steps a second, fps says 10"):
+        convert(ConvertConfig(episodes=folder, out=tmp_path / "all", fps=10.0))
+    with pytest.raises(ConfigError, match="format of episodes 'bridge'"):
+        ConvertConfig(episodes=folder, out=tmp_path / "all", format="bridge")
+    convert(ConvertConfig(episodes=folder, out=tmp_path / "held_out", split="test"))
+    assert len(LeRobotDataset(tmp_path / "held_out")) == 1
+    (held_out,) = list(read_rlds(folder, source="open-x", split="test"))
+    assert held_out.load().meta["split"] == "test"

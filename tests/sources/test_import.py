@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from egem.core.errors import ConfigError
 from egem.data_engine import SOURCES, ImportOptions, import_source
+from egem.data_engine.curation.mixture import mix
+from egem.data_engine.curation.mixture_recipes import MixtureRecipe, Portion
 from egem.media import decode_depth, decode_image, decode_region
 from egem.records import Record, validate
 from egem.report.contact_sheet import write_contact_sheet
@@ -42,7 +46,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for name, build in LAYOUTS.items():
         folder = tmp_path_factory.mktemp(name)
-        options = ImportOptions(seed=1, num_frames=4)
+        # Of RoboAfford, only the evaluation set's layout is published.
+        split = "test" if name == "roboafford" else "train"
+        options = ImportOptions(seed=1, num_frames=4, split=split)
         import_source(name, build(folder / "in"), folder / "records", options)
         found[name] = folder / "records"
     return found
@@ -53,6 +59,7 @@ def records(folders: dict[str, Path], name: str, skill: str | None = None) -> li
 
 
 def load(tmp_path: Path, name: str, **options: Any) -> list[Record]:
+    options = {"split": "all"} | options
     import_source(name, LAYOUTS[name](tmp_path / "in"), tmp_path / "out", ImportOptions(**options))
     return list(iterate_records(tmp_path / "out"))
 
@@ -236,9 +243,9 @@ def test_questions_say_what_the_answers_do(folders: dict[str, Path]) -> None:
 
 def test_pixels_of_roboafford_give_the_same_records(tmp_path: Path) -> None:
     root = LAYOUTS["roboafford"](tmp_path / "in")
-    import_source("roboafford", root, tmp_path / "norm")
+    import_source("roboafford", root, tmp_path / "norm", ImportOptions(split="test"))
     (root / "annotations_normxy.json").unlink()
-    import_source("roboafford", root, tmp_path / "abs")
+    import_source("roboafford", root, tmp_path / "abs", ImportOptions(split="test"))
     norm, absolute = (list(iterate_records(tmp_path / kind)) for kind in ("norm", "abs"))
     assert [r.answer for r in norm] == [r.answer for r in absolute]
 
@@ -382,3 +389,49 @@ def test_robovqa_parts_tasks_at_the_first_a_that_stands_alone(folders: dict[str,
     assert success.messages[0].content.endswith("Q: satisfied camera: view?")
     assert success.answer.choices == ("yes", "no")
     assert len({r.group for r in records(folders, "robovqa")}) == 2
+
+
+SPLITS: dict[str, tuple[str, str, int]] = {
+    "robovqa": ("train/train-00000-of-00001.tfrecord", "val/00000.tfrecord", 2),
+    "roborefit": ("roborefit_train.json", "roborefit_testA.json", 2),
+    "robo2vlm": ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", 1),
+    "sharerobot": ("affordance/affordance.json", "affordance/test.json", 1),
+    "mindcube": ("data/raw/MindCube_train.jsonl", "data/raw/MindCube.jsonl", 1),
+    "paco-lvis": ("annotations/paco_lvis_v1_train.json", "annotations/paco_lvis_v1_test_dev.json", 1),
+}
+"""Source: a file for training, what one that is held out is called, and how many records or more the latter gives."""
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_what_a_set_holds_out_is_read_only_when_asked_for(name: str, tmp_path: Path) -> None:
+    train, held_out, least = SPLITS[name]
+    root = LAYOUTS[name](tmp_path / "in")
+    (root / held_out).parent.mkdir(exist_ok=True)
+    shutil.copy(root / train, root / held_out)
+    found = {}
+    for split in ("train", "test", "all"):
+        import_source(name, root, tmp_path / split, ImportOptions(split=split))
+        found[split] = list(iterate_records(tmp_path / split))
+    assert len(found["train"]) == EXPECTED[name][0]
+    assert {record.meta["file"] for record in found["test"]} == {Path(held_out).name}
+    assert {record.meta["split"] for record in found["test"]} == {"test"}
+    assert not any(record.meta.get("split") == "test" for record in found["train"])
+    assert len(found["test"]) >= least
+    assert {r.id for r in found["all"]} == {r.id for s in ("train", "test") for r in found[s]}
+    # A file or folder that is held out is no training data either when it is all that is named.
+    for path in (root / held_out, *([root / "val"] if name == "robovqa" else [])):
+        with pytest.raises(ConfigError, match=r"held out for evaluation .*--split test"):
+            import_source(name, path, tmp_path / "refused")
+    recipe = MixtureRecipe(name="m", portions=(Portion(name="p", weight=1.0),))
+    with pytest.raises(ConfigError, match=rf"record '{name}/.* holds out .*--split train"):
+        mix(recipe, [tmp_path / "all"], tmp_path / "mixed")
+    mix(recipe, [tmp_path / "train"], tmp_path / "mixed")
+
+
+def test_a_set_without_the_wanted_split_says_so(tmp_path: Path) -> None:
+    root = LAYOUTS["roborefit"](tmp_path / "in")
+    with pytest.raises(ConfigError, match=r"not held out \(roborefit_train.json\).*--split train"):
+        import_source("roborefit", root, tmp_path / "out", ImportOptions(split="test"))
+    root = LAYOUTS["roboafford"](tmp_path / "afford")
+    with pytest.raises(ConfigError, match=r"held out for evaluation \(annotations_absxy.json and 1 more\)"):
+        import_source("roboafford", root, tmp_path / "out")

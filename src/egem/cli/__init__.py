@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "egem.cli.annotate:plan",
         "planning records from robot episodes, with a detector and a tracker",
     ),
+    "data convert": ("egem.cli.data:convert", "robot episodes of other formats -> a LeRobot dataset"),
     "data dedupe": ("egem.cli.curate:dedupe", "leave out what is said twice about the same pictures"),
     "data leakage": ("egem.cli.curate:leakage", "find training pictures that a benchmark shows too"),
     "data filter": ("egem.cli.curate:filter_", "leave out what breaks a rule of quality; count by rule"),

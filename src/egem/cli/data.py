@@ -150,6 +150,19 @@ def view(arguments: list[str]) -> None:
     print(f"page: {out}")
 
 
+def convert(arguments: list[str]) -> None:
+    """Write episodes as a LeRobot dataset."""
+    from egem.recipes.convert import ConvertConfig
+    from egem.recipes.convert import convert as run
+
+    config = parse(ConvertConfig, "data convert", arguments)
+    result = run(config)
+    print(result.table())
+    if result.left_out:
+        print(f"what was left out, and why: {config.out / 'quarantine.jsonl'}")
+    print(f"train a policy on it: egem train tiny-vla --data {config.out} --run RUN")
+
+
 def annotate(arguments: list[str]) -> None:
     """Add annotations of one kind."""
     if not arguments or arguments[0] in ("--help", "-h"):

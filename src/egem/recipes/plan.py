@@ -1,11 +1,10 @@
 """`egem data plan`: planning records from robot episodes, with a detector and a tracker where annotation is missing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tyro.conf import OmitArgPrefixes
 
@@ -14,7 +13,9 @@ from egem.core.config import to_dict
 from egem.core.errors import ConfigError, RecordError, unknown_name
 from egem.data_engine.engine import EngineConfig, Job, Outcome, run_job
 from egem.data_engine.episodes.pending import PendingEpisode
+from egem.data_engine.episodes.readers import READERS
 from egem.data_engine.sources.source import ImportOptions
+from egem.data_engine.sources.splits import Split
 from egem.recipes.annotate import device_of_worker
 from egem.recipes.annotators import NamerConfig, TrackerConfig
 from egem.shards import Manifest
@@ -32,6 +33,8 @@ class PlanConfig:
     """Folder to write; it must not exist yet."""
     format: str = "lerobot"
     """One of lerobot, open-x, droid, robomind, agibot-world."""
+    split: Split = "train"
+    """Which of the set's own splits: train, test (what it holds out) or all."""
     checkpoint: str | None = None
     """SAM 3, folder or name on the hub (`facebook/sam3`): finds the thing and the gripper. Without it, nothing is
     looked for, and asked is what the set itself says."""
@@ -192,7 +195,7 @@ def plan(config: PlanConfig) -> Planned:
         items_per_part=EPISODES_PER_PART,
         max_error_fraction=config.max_error_fraction,
     )
-    found = islice(READERS[config.format](config.episodes), config.limit)
+    found = islice(READERS[config.format](config.episodes, config.split), config.limit)
     items = (NumberedEpisode(number=n, pending=pending) for n, pending in enumerate(found))
     manifest, result = run_job(items, job, config.engine)
     return Planned(
@@ -202,45 +205,3 @@ def plan(config: PlanConfig) -> Planned:
         counts=dict(result.counts),
         looked=detector is not None,
     )
-
-
-def _lerobot(path: Path) -> Iterator[PendingEpisode]:
-    from egem.data_engine.episodes.lerobot import LeRobotDataset
-
-    dataset = LeRobotDataset(path)
-    for number in range(len(dataset)):
-        yield PendingEpisode(where=dataset.where(number), load=partial(dataset.episode, number))
-
-
-def _open_x(path: Path) -> Iterator[PendingEpisode]:
-    from egem.data_engine.episodes.rlds import read_rlds
-
-    return read_rlds(path, source="open-x")
-
-
-def _droid(path: Path) -> Iterator[PendingEpisode]:
-    from egem.data_engine.episodes.rlds import read_rlds
-
-    return read_rlds(path, source="droid", set_name="droid")
-
-
-def _robomind(path: Path) -> Iterator[PendingEpisode]:
-    from egem.data_engine.episodes.robomind import read_robomind
-
-    return read_robomind(path)
-
-
-def _agibot(path: Path) -> Iterator[PendingEpisode]:
-    from egem.data_engine.episodes.agibot import read_agibot
-
-    return read_agibot(path)
-
-
-READERS: Final[dict[str, Callable[[Path], Iterator[PendingEpisode]]]] = {
-    "lerobot": _lerobot,
-    "open-x": _open_x,
-    "droid": _droid,
-    "robomind": _robomind,
-    "agibot-world": _agibot,
-}
-"""Format -> what finds its episodes; `egem data sources` says what each folder must hold."""

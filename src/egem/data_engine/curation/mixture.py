@@ -1,10 +1,13 @@
 """`egem data mix`: exact counts, or as much as weights allow, of several folders; which records depends on the seed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
@@ -14,6 +17,7 @@ from egem.data_engine.curation.mixture_card import CARD_JSON, CARD_MARKDOWN, car
 from egem.data_engine.curation.mixture_recipes import MixtureRecipe, Portion
 from egem.data_engine.curation.selection import Chosen, write_selection
 from egem.data_engine.engine import EngineConfig, JobResult
+from egem.data_engine.sources.splits import HELD_OUT
 from egem.shards import Manifest, RecordGroups
 
 
@@ -81,7 +85,8 @@ def mix(
         engine: who copies.
 
     Raises:
-        ConfigError: a portion has fewer records than wanted, a senseless option, or `out` exists.
+        ConfigError: a portion has fewer records than wanted, one of its records is held out for evaluation, a
+            senseless option, or `out` exists.
         RecordError: a shard is damaged, or an id occurs in two folders.
     """
     config = config or MixConfig()
@@ -129,7 +134,7 @@ class _Table:
             try:
                 table = pq.read_table(
                     shard.place.open(shard.info.name, digest=shard.info.sha256),
-                    columns=["group", "source", "category", "skill"],
+                    columns=["id", "group", "source", "category", "skill", "meta"],
                 )
             except OSError as error:
                 raise RecordError(f"{path} cannot be read ({error}); copy it again.") from error
@@ -143,9 +148,27 @@ class _Table:
             )
             fits = {kind: _first_fit(kind, portions) for kind in set(kinds)}
             portion.append(np.array([fits[kind] for kind in kinds], np.int64))
+            _refuse_held_out(table, portion[-1] >= 0, path)
         groups = np.concatenate(group)
         first = np.searchsorted(groups, groups)
         return cls(group=groups, place=np.arange(len(groups)) - first, portion=np.concatenate(portion))
+
+
+def _refuse_held_out(table: pa.Table, fits: np.ndarray, path: str) -> None:
+    """Mixtures are trained on: none takes what its publisher holds out.
+
+    Raises:
+        ConfigError: with the first record.
+    """
+    # Few records are read as JSON: those that may say it, by the words of it.
+    likely = pc.match_substring_regex(table.column("meta"), rf'"split": *"{HELD_OUT}"').to_numpy(False)  # pyright: ignore[reportAttributeAccessIssue]
+    for row in np.flatnonzero(likely.astype(bool) & fits).tolist():
+        if json.loads(table.column("meta")[row].as_py()).get("split") == HELD_OUT:
+            raise ConfigError(
+                f"{path}: record '{table.column('id')[row].as_py()}' is of a split that its set holds out for "
+                "evaluation (meta.split), and a mixture is trained on; leave the folder out, or import the set with "
+                "--split train."
+            )
 
 
 def _first_fit(kind: tuple[str, str, str], portions: Sequence[Portion]) -> int:

@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no *_3dod_annotation.json.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
 
     def read(file: Path) -> Iterator[RoomFrame]:
         return iter(evenly_spaced(read_video_frames(file), options.num_frames))
@@ -46,7 +47,9 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
 
 def _records(frame: RoomFrame, place: Place, options: ImportOptions) -> list[Record]:
     where = f"{place.file.parent}, frame {frame.name}"
-    return frame_records(frame, source=NAME, licence=LICENCE, where=where, options=options)
+    records = frame_records(frame, source=NAME, licence=LICENCE, where=where, options=options)
+    split = {"split": place.split} if place.split else {}
+    return [replace(record, meta={**record.meta, **split}) for record in records]
 
 
 def read_video_frames(annotation: Path) -> list[RoomFrame]:

@@ -21,6 +21,7 @@ from egem.data_engine.sources.coordinates import read_answer
 from egem.data_engine.sources.layout import folder_of
 from egem.data_engine.sources.pictures import Pictures
 from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows, same_size
+from egem.data_engine.sources.splits import files_of_split
 from egem.media import check_depth, decode_depth, decode_image
 from egem.records import Category, DepthFile, DepthKind, ImageFile, Record
 
@@ -47,7 +48,8 @@ def gem_250k_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
 
 def _rows(path: Path, options: ImportOptions, source: str, kind: DepthKind, origin: str) -> Iterator[Row]:
     licence = "MIT" if source == "gem-250k" else ""
-    for file in _files(path):
+    files = files_of_split(_files(path), folder_of(path), options.split, source=source)
+    for file in files:
         depth = options.depth
         if depth is None and source == "gem-250k" and (file.parent / "depth").is_dir():
             depth = file.parent / "depth"

@@ -25,6 +25,8 @@ from egem.records import Record
 NAME = "mindcube"
 LICENCE = "not stated in its repository"
 PATTERNS = ("MindCube*.jsonl", "raw/MindCube*.jsonl", "data/raw/MindCube*.jsonl", "*/MindCube*.jsonl")
+HELD_OUT = ("MindCube",)
+"""All questions, those of the benchmark among them."""
 
 _GROUPS = ("rotation", "among", "around", "translation", "linear")
 
@@ -35,12 +37,14 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no `MindCube*.jsonl`.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split, held_out=HELD_OUT)
     root = folder_of(path)
     above = (files[0].parent, files[0].parent.parent)
     pictures = Pictures([options.media or root, *above], options.images)
     load = partial(_records, pictures=pictures)
-    yield from file_rows(files, read_json_rows, load, root=root, source=NAME, licence=LICENCE)
+    yield from file_rows(
+        files, read_json_rows, load, root=root, source=NAME, licence=LICENCE, held_out=HELD_OUT
+    )
 
 
 def _records(row: Any, place: Place, pictures: Pictures) -> list[Record]:

@@ -41,7 +41,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no *.parquet.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     read = partial(read_parquet_rows, columns=("conversations",), optional=("annotation", "wrist", *CAMERAS))
     load = partial(_records, camera=options.camera)
     yield from file_rows(files, read, load, root=folder_of(path), source=NAME, licence=LICENCE)

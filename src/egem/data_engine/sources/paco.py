@@ -53,7 +53,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no `paco_lvis_*.json`.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     root = folder_of(path)
     pictures = Pictures([options.media or root, root.parent, root / "coco"], options.images)
     for file in files:

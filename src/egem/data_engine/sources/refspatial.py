@@ -47,7 +47,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds neither 2D/, 3D/ nor Simulator/ with JSON files.
     """
-    for file in find_files(path, PATTERNS, source=NAME):
+    for file in find_files(path, PATTERNS, source=NAME, split=options.split):
         root = options.media or file.parent
         reader = _Reader(options, root, options.depth or root / "depth")
         yield from file_rows(

@@ -35,7 +35,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no Parquet file.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     read = partial(
         read_parquet_rows, columns=("id", "question", "choices", "correct_answer", "image"), optional=("tag",)
     )

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from egem.core.errors import RecordError
 from egem.data_engine.formats.json_rows import read_json_rows
-from egem.data_engine.sources import fields
+from egem.data_engine.sources import fields, splits
 from egem.data_engine.sources.conversation import ask, read_messages, with_marks
 from egem.data_engine.sources.coordinates import (
     Number,
@@ -40,6 +40,8 @@ from egem.records import Answer, Message, Record
 NAME = "roboafford"
 LICENCE = "not stated by its publisher"
 PATTERNS = ("*.json", "*.jsonl", "*/annotations_*xy.json")
+HELD_OUT = ("annotations_normxy", "annotations_absxy")
+"""The evaluation set."""
 
 
 def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
@@ -48,14 +50,22 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no JSON.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split, held_out=HELD_OUT)
     fractions = {file.parent for file in files if file.name == "annotations_normxy.json"}
     files = [f for f in files if not (f.name == "annotations_absxy.json" and f.parent in fractions)]
     for file in files:
         root = options.media or file.parent
         pictures, masks = Pictures([root], options.images), Pictures([root / "masks", root])
         load = partial(_records, pictures=pictures, masks=masks)
-        yield from file_rows([file], read_json_rows, load, root=folder_of(path), source=NAME, licence=LICENCE)
+        yield from file_rows(
+            [file],
+            read_json_rows,
+            load,
+            root=folder_of(path),
+            source=NAME,
+            licence=LICENCE,
+            held_out=HELD_OUT,
+        )
 
 
 def _records(row: Any, place: Place, pictures: Pictures, masks: Pictures) -> list[Record]:
@@ -100,7 +110,7 @@ def _annotation(row: dict[str, Any], place: Place, pictures: Pictures, masks: Pi
             points=tuple(placed),
             region=None if region is None else region_file(region),
         ),
-        meta=place.meta(image=row["img"], mask=row.get("mask"), split="evaluation"),
+        meta=place.meta(image=row["img"], mask=row.get("mask"), split=splits.HELD_OUT),
     )
 
 
@@ -123,7 +133,7 @@ def _conversation(row: dict[str, Any], place: Place, pictures: Pictures) -> Reco
         images=tuple(pictures.read(name, where).file for name in names),
         messages=tuple(messages),
         answer=read_answer(messages[-1].content),
-        meta=place.meta(id=row.get("id"), image=names[0] if names else None, split="training"),
+        meta=place.meta(id=row.get("id"), image=names[0] if names else None, split=splits.TRAIN),
     )
 
 

@@ -32,7 +32,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no `robopoint_*.json`.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     pictures = Pictures([options.media or files[0].parent], options.images)
     load = partial(_records, pictures=pictures)
     yield from file_rows(files, read_json_rows, load, root=folder_of(path), source=NAME, licence=LICENCE)

@@ -45,7 +45,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no `roborefit_*.json`.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     root = options.media or files[0].parent
     pictures = Pictures([root, root.parent], options.images)
     load = partial(_records, pictures=pictures, options=options)

@@ -1,8 +1,7 @@
 """Sources of robot episodes: each episode becomes planning records with its key frames.
 
 `egem.data_engine.episodes` reads the files, `episode_questions` decides what is asked; here frames are fetched and both
-are put together. Readers are imported where they are used, as they load decoders. The questions about one view of a
-sub-task are one group.
+are put together. The questions about one view of a sub-task are one group.
 """
 
 import io
@@ -16,6 +15,7 @@ from PIL import Image
 
 from egem.core.errors import RecordError
 from egem.data_engine.episodes.pending import PendingEpisode
+from egem.data_engine.episodes.readers import READERS
 from egem.data_engine.sources.conversation import JPEG_QUALITY, ask, evenly
 from egem.data_engine.sources.episode_questions import EpisodeQuestion, ViewName, parts_of, questions
 from egem.data_engine.sources.source import ImportOptions, Row
@@ -28,68 +28,32 @@ DEPTH_UNIT_M = 0.001
 
 
 def lerobot_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of a LeRobot dataset.
-
-    Raises:
-        ConfigError: no such dataset.
-        RecordError: its tables are damaged.
-    """
-    from egem.data_engine.episodes.lerobot import LeRobotDataset
-
-    dataset = LeRobotDataset(path)
-    pending = (
-        PendingEpisode(where=dataset.where(number), load=partial(dataset.episode, number))
-        for number in range(len(dataset))
-    )
-    return _rows(pending, "lerobot", options)
+    """A row for each episode of a LeRobot dataset; raises what its reader does."""
+    return _rows(path, "lerobot", options)
 
 
 def open_x_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of a set of Open X-Embodiment.
-
-    Raises:
-        ConfigError: no TFRecord file.
-    """
-    from egem.data_engine.episodes.rlds import read_rlds
-
-    return _rows(read_rlds(path, source="open-x"), "open-x", options)
+    """A row for each episode of a set of Open X-Embodiment; raises what its reader does."""
+    return _rows(path, "open-x", options)
 
 
 def droid_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of DROID.
-
-    Raises:
-        ConfigError: no TFRecord file.
-    """
-    from egem.data_engine.episodes.rlds import read_rlds
-
-    return _rows(read_rlds(path, source="droid", set_name="droid"), "droid", options)
+    """A row for each episode of DROID; raises what its reader does."""
+    return _rows(path, "droid", options)
 
 
 def robomind_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of RoboMIND.
-
-    Raises:
-        ConfigError: no trajectory.hdf5, or h5py is not installed.
-    """
-    from egem.data_engine.episodes.robomind import read_robomind
-
-    return _rows(read_robomind(path), "robomind", options)
+    """A row for each episode of RoboMIND; raises what its reader does."""
+    return _rows(path, "robomind", options)
 
 
 def agibot_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of AgiBot World.
-
-    Raises:
-        ConfigError: no task_info/, or h5py is not installed.
-    """
-    from egem.data_engine.episodes.agibot import read_agibot
-
-    return _rows(read_agibot(path), "agibot-world", options)
+    """A row for each episode of AgiBot World; raises what its reader does."""
+    return _rows(path, "agibot-world", options)
 
 
-def _rows(found: Iterator[PendingEpisode], source: str, options: ImportOptions) -> Iterator[Row]:
-    for number, pending in enumerate(found):
+def _rows(path: Path, source: str, options: ImportOptions) -> Iterator[Row]:
+    for number, pending in enumerate(READERS[source](path, options.split)):
         load = partial(_load, pending, source, number, options)
         yield Row(where=pending.where, load=load, num_bytes=pending.num_bytes)
 

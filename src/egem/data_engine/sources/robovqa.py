@@ -36,7 +36,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no *.tfrecord*.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     load = partial(_records, options=options)
     yield from file_rows(files, read_tfrecords, load, root=folder_of(path), source=NAME, licence=LICENCE)
 

@@ -52,7 +52,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
         ConfigError: the folder holds none of them.
     """
     root = folder_of(path)
-    for file in find_files(path, PATTERNS, source=NAME):
+    for file in find_files(path, PATTERNS, source=NAME, split=options.split):
         reader = _Reader(
             options, [*([options.media] if options.media else []), file.parent, file.parent.parent, root]
         )

@@ -1,6 +1,6 @@
 """What a source is: a reader of somebody's files that yields rows, each of which becomes records or fails."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from egem.core.errors import RecordError
+from egem.data_engine.sources.splits import Split, split_of
 from egem.records import Category, DepthKind, Record
 
 
@@ -16,6 +17,9 @@ from egem.records import Category, DepthKind, Record
 class ImportOptions:
     """How to read a source; what does not concern a source is ignored by it."""
 
+    split: Split = "train"
+    """Which of the set's own splits: train leaves out what its file names and folders hold out (val, test, ...), test
+    reads only that, all reads both."""
     num_questions: int = 12
     """Questions about each view, for sources that give scenes."""
     skills: tuple[str, ...] = ()
@@ -69,6 +73,8 @@ class Place:
     name: str
     """The file's path below the input, without its ending."""
     index: int
+    split: str = ""
+    """See `split_of`."""
 
     @property
     def where(self) -> str:
@@ -82,7 +88,13 @@ class Place:
 
     def meta(self, **more: Any) -> dict[str, Any]:
         """Licence and provenance, and what else is worth keeping; None is left out."""
-        found = {"licence": self.licence or None, "file": self.file.name, "row": self.index + 1, **more}
+        found = {
+            "licence": self.licence or None,
+            "file": self.file.name,
+            "row": self.index + 1,
+            "split": self.split or None,
+            **more,
+        }
         return {key: value for key, value in found.items() if value is not None}
 
 
@@ -110,6 +122,7 @@ def file_rows(
     root: Path,
     source: str,
     licence: str,
+    held_out: Collection[str] = (),
 ) -> Iterator[Row]:
     """A row for each value of each file; a file that cannot be read on becomes one bad row.
 
@@ -120,14 +133,16 @@ def file_rows(
         root: folder of the input, which names are relative to.
         source: the source's name.
         licence: its licence.
+        held_out: see `split_of`.
     """
     for file in files:
         inside = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
         name = inside.with_suffix("").as_posix()
+        split = split_of(file, root, held_out)
         index = -1
         try:
             for index, value in enumerate(read(file)):
-                place = Place(source=source, licence=licence, file=file, name=name, index=index)
+                place = Place(source=source, licence=licence, file=file, name=name, index=index, split=split)
                 yield Row(
                     where=place.where, load=partial(_loaded, value, place, load), num_bytes=_num_bytes(value)
                 )

@@ -66,7 +66,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
         ConfigError: the folder holds no qa_jsonl/**/*.jsonl.
     """
     root = folder_of(path)
-    for file in find_files(path, PATTERNS, source=NAME):
+    for file in find_files(path, PATTERNS, source=NAME, split=options.split):
         reader = _Reader(options, options.media or _images_folder(file))
         yield from file_rows([file], read_json_rows, reader.load, root=root, source=NAME, licence=LICENCE)
 

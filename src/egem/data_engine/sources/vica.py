@@ -31,7 +31,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no base/*.json and no complex/*.json.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     root = folder_of(path)
     reader = VideoQuestions(options, [options.media or root, root, files[0].parent.parent])
     load = partial(_records, reader=reader)

@@ -27,7 +27,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     Raises:
         ConfigError: the folder holds no `vsi_590k.jsonl`.
     """
-    files = find_files(path, PATTERNS, source=NAME)
+    files = find_files(path, PATTERNS, source=NAME, split=options.split)
     root = folder_of(path)
     reader = VideoQuestions(options, [options.media or root, root])
     load = partial(_records, reader=reader)
