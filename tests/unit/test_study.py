@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tests.record_sets import group
+from tests.small_study import SMALL, write_records
 
 from egem.core.config import save_json
 from egem.core.errors import ConfigError
@@ -18,46 +18,10 @@ from egem.recipes.study.arms import ARMS
 from egem.recipes.study.hypotheses import judged
 from egem.recipes.study.parts import Study, locked
 from egem.recipes.study.plan import StudyRun, plan, reference_of
-from egem.recipes.study.recipe import StudyRecipe
 from egem.recipes.study.report import END_MARK, begin_mark, write_study
 from egem.recipes.study.results import RunResult, load_results, save_result
 from egem.recipes.study.run import make
 from egem.recipes.study.significance import holm, paired, sign_flip
-from egem.records import Intrinsics
-from egem.shards import ShardWriter
-
-SMALL = StudyRecipe(
-    name="tabletop",
-    size=(48, 64),
-    skills=("nearer_object", "counting"),
-    views=20,
-    seen_views=6,
-    seeing_steps=1,
-    seeing_batch=2,
-    connector_steps=1,
-    head_steps=1,
-    head_batch=2,
-    joint_steps=2,
-    scratch_steps=1,
-    joint_batch=2,
-    turns=2,
-    test_views=12,
-    probe_views=12,
-    drawn_views=2,
-    main_seeds=2,
-    other_seeds=1,
-)
-NAMES = {"nearest": "nearer_object", "counting": "counting"}
-
-
-def write_records(folder: Path, first: int, num: int) -> None:
-    """Groups of two questions about one picture with depth and a camera."""
-    with ShardWriter(folder) as writer:
-        for seed in range(first, first + num):
-            for record in group(seed):
-                if record.skill in NAMES:
-                    camera = Intrinsics(fx=50.0, fy=50.0, cx=32.0, cy=24.0)
-                    writer.add(replace(record, skill=NAMES[record.skill], intrinsics=(camera,)))
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +236,8 @@ def test_results_read_back_as_they_were(finished, tmp_path: Path) -> None:
         (["tabletop", "--out", "x", "--arms", "dept"], "Did you mean 'depth'"),
         (["tabletop", "--out", "x", "--regimes", "trained"], "unknown regime"),
         (["tabletop", "--out", "x", "--views", "3"], "at least 2"),
+        (["policies"], "needs --out"),
+        (["policies", "--out", "x", "--arms", "bth"], "Did you mean 'both'"),
     ],
 )
 def test_wrong_options_are_named(words: list[str], says: str) -> None:

@@ -1,6 +1,7 @@
 """Frozen dataclasses to JSON and back; a key that no field has is an error, never ignored."""
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
@@ -93,6 +94,11 @@ def _from_mapping(kind: Any, values: Any, where: str) -> Any:
             raise ConfigError(f"{where or kind.__name__}: '{name}' is missing.")
     prefix = f"{where}." if where else ""
     return kind(**{key: from_dict(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def fingerprint_of(config: Any, digits: int = 12) -> str:
+    """Equal only for configurations of equal values."""
+    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:digits]
 
 
 def save_json(config: Any, path: Path) -> None:

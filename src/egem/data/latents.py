@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from egem.batch import DepthMap, DepthTargets
-from egem.core.config import from_dict, save_json, to_dict
+from egem.core.config import fingerprint_of, from_dict, save_json, to_dict
 from egem.core.errors import CheckpointError, ConfigError, RecordError
 from egem.data.depth import DepthPolicy
 from egem.data.latent_files import LatentFile, LatentLayout, LatentShard, again, file_name
@@ -79,7 +79,7 @@ class LatentRecipe:
     @property
     def key(self) -> str:
         """Names the folder."""
-        return hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint_of(self, digits=16)
 
 
 @dataclass(frozen=True, kw_only=True)

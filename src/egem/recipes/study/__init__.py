@@ -11,4 +11,5 @@ results.py    the files of finished runs
 significance.py  paired tests over seeds
 report.py     tables and figures in docs/study.md
 figures.py    the figures
+policy_recipe.py, policies.py, policy_report.py    the robot half: policies from two of these backbones
 """

@@ -16,13 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from egem.core.config import load_json, save_json
 from egem.core.errors import ConfigError
 from egem.models.depth_codec import PixelCodecConfig
 from egem.models.gem import GEM
 from egem.models.presets import PRESETS, Preset, build
 from egem.recipes.render import RenderConfig, render
-from egem.recipes.study.arms import Arm
+from egem.recipes.study.arms import ARMS, Arm
 from egem.recipes.study.plan import StudyRun
 from egem.recipes.study.recipe import StudyRecipe
 from egem.recipes.tiny import tiny_describe
@@ -156,6 +158,18 @@ class Study:
         )
         return replace(self._config(run, arm), stages=(stage,))
 
+    def finished(self, run: StudyRun) -> Path:
+        """The run folder of a run's whole training, which is begun or gone on with if need be."""
+        arm = ARMS[run.arm]
+        head = self.head(run, arm)
+
+        def start() -> GEM:
+            if head is None:
+                return self.start(run, arm)
+            return GEM.from_pretrained(head / MODEL_LINK, dtype=torch.float32).train()
+
+        return trained(self.joint(run, arm), start)
+
     def _config(self, run: StudyRun, arm: Arm) -> TrainConfig:
         placeholder = StageConfig(name="none", learning_rates={"connector": 1.0}, steps=1)
         return TrainConfig(
@@ -177,17 +191,17 @@ class Study:
         )
 
 
-def trained(config: TrainConfig, start: Callable[[], GEM]) -> Path:
+def trained(config: TrainConfig, start: Callable[[], GEM] | None = None) -> Path:
     """The run folder of a finished training, which is begun or gone on with if need be.
 
     Args:
         config: of the training.
-        start: makes the model that it begins with.
+        start: makes the model that it begins with; the configured checkpoint otherwise.
     """
     last = f"{MODEL_LINK}-{config.stages[-1].name}"
     if (config.run / MODEL_LINK).resolve().name == last:
         return config.run
-    folder = train(config, model=start(), resume=True)
+    folder = train(config, model=None if start is None else start(), resume=True)
     # Nothing goes on from here, and a study has many runs.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     (folder / "last").unlink(missing_ok=True)

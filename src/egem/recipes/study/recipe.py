@@ -1,11 +1,9 @@
 """The sizes of a study: what is rendered, how long everything trains, how much is asked in the end."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from egem.core.config import to_dict
+from egem.core.config import fingerprint_of
 from egem.core.errors import ConfigError
 from egem.recipes.render import RenderConfig
 
@@ -91,8 +89,7 @@ class StudyRecipe:
     @property
     def fingerprint(self) -> str:
         """Equal only for recipes whose runs can be compared; the number of seeds does not matter."""
-        values = to_dict(replace(self, main_seeds=2, other_seeds=2))
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        return fingerprint_of(replace(self, main_seeds=2, other_seeds=2))
 
     def training_data(self) -> tuple[RenderConfig, ...]:
         """What to render for training, part after part."""

@@ -6,6 +6,7 @@ written anew each time.
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from egem.core.errors import ConfigError
 from egem.core.files import write_atomically
@@ -14,7 +15,7 @@ from egem.recipes.study.figures import draw_figures
 from egem.recipes.study.hypotheses import HYPOTHESES, judged
 from egem.recipes.study.plan import Regime, plan, reference_of
 from egem.recipes.study.recipe import StudyRecipe
-from egem.recipes.study.results import MEASURES, SPLITS, RunResult, load_results
+from egem.recipes.study.results import SPLITS, RunResult, load_results
 from egem.recipes.study.significance import Paired, paired
 
 REGIMES: tuple[Regime, ...] = ("pretrained", "scratch")
@@ -61,20 +62,39 @@ def write_study(recipe: StudyRecipe, results: Path, page: Path) -> Path:
         raise ConfigError(
             f"{results / recipe.name} holds no finished run; make some first: egem study {recipe.name}."
         )
+    parts_of(page, recipe.name)
+    figures = draw_figures(found, recipe, page.parent / "study")
+    links = [f"![{title}]({path.relative_to(page.parent)})" for title, path in figures]
+    return set_into(page, recipe.name, "\n".join([tables(recipe, found), "", *links]))
+
+
+def set_into(page: Path, recipe: str, body: str) -> Path:
+    """Put a study's results between its two marks.
+
+    Raises:
+        ConfigError: the page is missing or has no marks.
+    """
+    head, tail = parts_of(page, recipe)
+    write_atomically(page, f"{head}{begin_mark(recipe)}\n\n{body}\n\n{END_MARK}{tail}".encode())
+    return page
+
+
+def parts_of(page: Path, recipe: str) -> tuple[str, str]:
+    """What stands before and after a study's results.
+
+    Raises:
+        ConfigError: the page is missing or has no marks.
+    """
     try:
         text = page.read_text()
     except OSError as error:
         raise ConfigError(f"{page} cannot be read ({error.strerror}); give --page a Markdown page.") from None
-    begin = begin_mark(recipe.name)
+    begin = begin_mark(recipe)
     head, mark, rest = text.partition(begin)
     _, end, tail = rest.partition(END_MARK)
     if not mark or not end:
         raise ConfigError(f"{page} has no place for results; add the lines '{begin}' and '{END_MARK}'.")
-    figures = draw_figures(found, recipe, page.parent / "study")
-    links = [f"![{title}]({path.relative_to(page.parent)})" for title, path in figures]
-    body = "\n".join([tables(recipe, found), "", *links])
-    write_atomically(page, f"{head}{begin}\n\n{body}\n\n{END_MARK}{tail}".encode())
-    return page
+    return head, tail
 
 
 def tables(recipe: StudyRecipe, results: Sequence[RunResult]) -> str:
@@ -108,7 +128,7 @@ def _hypotheses(results: Sequence[RunResult]) -> list[str]:
     verdicts = judged(results)
     for hypothesis in HYPOTHESES:
         verdict = verdicts[hypothesis.name]
-        cells = _cells(verdict.test, "" if verdict.p_holm is None else f"{verdict.p_holm:.4f}")
+        cells = test_cells(verdict.test, "" if verdict.p_holm is None else f"{verdict.p_holm:.4f}")
         lines.append(f"| {hypothesis.text} | {cells} | {verdict.says} |")
     return lines
 
@@ -124,15 +144,13 @@ def _arms(results: Sequence[RunResult]) -> list[str]:
         rows = [result for result in results if result.arm == name]
         if not rows:
             continue
-        shown = [
-            _spread([row.score(m) for row in rows]) for m in (*measures, "probe_depth", "probe_position")
-        ]
+        shown = [spread([row.score(m) for row in rows]) for m in (*measures, "probe_depth", "probe_position")]
         drawn = [row.measured.depth.delta1 for row in rows if row.measured.depth is not None]
         minutes = [row.cost.head_minutes + row.cost.joint_minutes for row in rows]
         letter = f"({arm.letter}) " if arm.letter else ""
-        cells = [*shown, _spread(drawn), f"{sum(minutes) / len(minutes):.1f}"]
+        cells = [*shown, spread(drawn), f"{sum(minutes) / len(minutes):.1f}"]
         lines.append(f"| {letter}{arm.title} | {len(rows)} | {' | '.join(cells)} |")
-    blind = {split: _mean(results[0].blind[split].values()) for split in SPLITS}
+    blind = {split: fmean(results[0].blind[split].values()) for split in SPLITS}
     cells = [f"{blind['held_out']:.3f}", "", f"{blind['new_cameras']:.3f}", f"{blind['new_objects']:.3f}"]
     return [*lines, f"| best guess without the picture |  | {' | '.join(cells)} |  |  |  |  |  |"]
 
@@ -148,8 +166,7 @@ def _comparisons(results: Sequence[RunResult]) -> list[str]:
         for measure in COMPARED:
             test = paired(scores_by_seed(results, first, measure), scores_by_seed(results, second, measure))
             if test is not None:
-                effect = "" if test.effect is None else f"{test.effect:+.2f}"
-                lines.append(f"| {first} - {second} | {measure} | {_cells(test)} | {effect} |")
+                lines.append(f"| {first} - {second} | {measure} | {test_cells(test)} | {effect_cell(test)} |")
     return lines
 
 
@@ -164,7 +181,7 @@ def _skills(results: Sequence[RunResult]) -> list[str]:
         cells = []
         for arm in arms:
             rows = [result for result in results if result.arm == arm.name]
-            cells.append(_spread([row.measured.accuracy["held_out"][skill] for row in rows]))
+            cells.append(spread([row.measured.accuracy["held_out"][skill] for row in rows]))
         count, blind = results[0].measured.counts["held_out"][skill], results[0].blind["held_out"].get(skill)
         guess = "" if blind is None else f"{blind:.3f}"
         lines.append(f"| {skill} | {count} | {guess} | {' | '.join(cells)} |")
@@ -174,7 +191,7 @@ def _skills(results: Sequence[RunResult]) -> list[str]:
 _FAMILIAR = frozenset(arm.name for arm in (*MAIN, *OTHERS))
 
 
-def _cells(test: Paired | None, *after_t: str) -> str:
+def test_cells(test: Paired | None, *after_t: str) -> str:
     """Difference, interval, seeds, p-values; more cells go after the t-test's."""
     if test is None:
         return " | ".join(["", "", "0", "", *after_t, ""])
@@ -185,19 +202,17 @@ def _cells(test: Paired | None, *after_t: str) -> str:
     )
 
 
-def _spread(values: Sequence[float]) -> str:
+def effect_cell(test: Paired) -> str:
+    """Cohen's d_z, where there is one."""
+    return "" if test.effect is None else f"{test.effect:+.2f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean over seeds, ± one standard deviation."""
     if not values:
         return ""
-    mean = _mean(values)
+    mean = fmean(values)
     if len(values) == 1:
         return f"{mean:.3f}"
     variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
     return f"{mean:.3f} ± {variance**0.5:.3f}"
-
-
-def _mean(values) -> float:
-    values = list(values)
-    return sum(values) / len(values)
-
-
-__all__ = ["MEASURES", "begin_mark", "scores_by_seed", "tables", "write_study"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from egem.core.config import load_json, save_json
 from egem.core.errors import ConfigError
@@ -65,13 +66,13 @@ class RunResult:
             raise ConfigError(f"unknown measure '{measure}'; known: {', '.join(MEASURES)}.")
         measured = self.measured
         if measure in SPLITS:
-            return _mean(measured.accuracy[measure].values())
+            return fmean(measured.accuracy[measure].values())
         if measure == "depth_skills":
-            return _mean([measured.accuracy["held_out"][skill] for skill in _depth_skills(measured)])
+            return fmean([measured.accuracy["held_out"][skill] for skill in _depth_skills(measured)])
         if measure == "depth_excess":
             return self.score("depth_skills") - self.score("held_out")
         if measure == "answer_loss":
-            return _mean(measured.answer_loss.values())
+            return fmean(measured.answer_loss.values())
         if measure == "probe_depth":
             return measured.probes.depth.r2
         return measured.probes.position.r2
@@ -134,8 +135,3 @@ def _depth_skills(measured: Measured) -> list[str]:
     if not found:
         raise ConfigError(f"none of the depth-like skills ({', '.join(DEPTH_SKILLS)}) was asked.")
     return found
-
-
-def _mean(values) -> float:
-    values = list(values)
-    return sum(values) / len(values)

@@ -13,9 +13,8 @@ import torch
 from egem import __version__
 from egem.core.machine import commit
 from egem.evaluation.predictor import Predictor
-from egem.models.gem import GEM
 from egem.recipes.study.arms import ARMS
-from egem.recipes.study.parts import Study, locked, trained
+from egem.recipes.study.parts import Study, locked
 from egem.recipes.study.plan import StudyRun, plan
 from egem.recipes.study.results import Cost, RunResult, load_results, path_of, save_result
 from egem.recipes.study.scoring import Exam
@@ -90,7 +89,7 @@ def make_run(study: Study, run: StudyRun, exam: Exam) -> RunResult:
     arm = ARMS[run.arm]
     head = study.head(run, arm)
     config = study.joint(run, arm)
-    folder = trained(config, lambda: study.start(run, arm) if head is None else _model_of(head))
+    folder = study.finished(run)
     predictor = Predictor.from_checkpoint(folder / MODEL_LINK, device=study.device)
     measured = exam.measure(
         predictor, folder / "exam", draws_depth=arm.has_head and config.depth_target != "image"
@@ -110,11 +109,11 @@ def make_run(study: Study, run: StudyRun, exam: Exam) -> RunResult:
         measured=measured,
         joint_loss=(sum(losses[:few]) / few, sum(losses[-few:]) / few),
         cost=Cost(
-            head_minutes=0.0 if head is None else _minutes(read_metrics(head)),
-            joint_minutes=_minutes(joint),
+            head_minutes=0.0 if head is None else minutes_of(read_metrics(head)),
+            joint_minutes=minutes_of(joint),
             joint_samples=round(sum(row["data/samples"] for row in joint)),
             joint_tokens=round(sum(row["data/tokens"] for row in joint)),
-            machine=_machine(predictor.model.device),
+            machine=machine_of(predictor.model.device),
         ),
         commit=commit(),
         egem=__version__,
@@ -122,15 +121,13 @@ def make_run(study: Study, run: StudyRun, exam: Exam) -> RunResult:
     )
 
 
-def _model_of(run: Path) -> GEM:
-    return GEM.from_pretrained(run / MODEL_LINK, dtype=torch.float32).train()
-
-
-def _minutes(rows: Sequence[dict[str, Any]]) -> float:
+def minutes_of(rows: Sequence[dict[str, Any]]) -> float:
+    """What a training's steps took."""
     return sum(row["time/step"] for row in rows) / 60
 
 
-def _machine(device: torch.device) -> str:
+def machine_of(device: torch.device) -> str:
+    """What a run was computed on, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
