@@ -278,7 +278,21 @@ def to_row(record: Record) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any]) -> Record:
-    """The inverse of `to_row`; rows written by other tools, or read without some columns, work too."""
+    """The inverse of `to_row`; rows written by other tools, or read without some columns, work too.
+
+    Raises:
+        RecordError: a value is missing or of another form; what values mean is left to `validate`.
+    """
+    try:
+        return _from_row(row)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise RecordError(
+            f"record '{row.get('id')}' has a column that is empty or of another form "
+            f"({type(error).__name__}: {error}); see docs/record-format.md."
+        ) from error
+
+
+def _from_row(row: dict[str, Any]) -> Record:
     timestamps = row.get("timestamps")
     return Record(
         id=row["id"],

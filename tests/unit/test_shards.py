@@ -142,9 +142,12 @@ def test_a_million_rows_open_quickly(tmp_path):
         "group": names
     }
     empty = pa.array([[]], SCHEMA.field("images").type)
+    blind = replace(
+        plain("g", 0, b""), messages=(Message(role="user", content="?"), *plain("g", 0, b"").messages[1:])
+    )
     for name in SCHEMA.names:
         if columns[name] is None:
-            one = pa.array([to_row(plain("g", 0, b""))[name]], SCHEMA.field(name).type)
+            one = pa.array([to_row(blind)[name]], SCHEMA.field(name).type)
             columns[name] = pa.chunked_array(
                 [(empty if name == "images" else one).take(pa.array([0] * rows))]
             )
@@ -281,6 +284,33 @@ def test_foreign_shards_are_named(tmp_path):
     rewrite(tmp_path / "a", table.set_column(number, "messages", pa.array(["hello"] * table.num_rows)))
     with pytest.raises(RecordError, match="column messages has type string"):
         RecordGroups([tmp_path / "a"])
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "message"),
+    [
+        (
+            "messages",
+            lambda _: None,
+            r"record 'test/1/nearest' has a column that is empty or of another form",
+        ),
+        ("messages", lambda messages: messages[:1] + messages, "turns must alternate"),
+        ("answer", lambda answer: {**answer, "text": " "}, "empty answer"),
+        ("answer", lambda answer: {**answer, "points": [[5000, 5000]]}, r"\(5000, 5000\) is outside 0..1000"),
+    ],
+)
+def test_records_of_other_tools_are_checked_when_they_are_read(tmp_path, column, change, message):
+    write(tmp_path / "a", num_groups=2)
+    rows = pq.read_table(tmp_path / "a" / "shard-00000.parquet").to_pylist()
+    rows[4][column] = change(rows[4][column])
+    schema = pa.schema([field.with_nullable(True) for field in SCHEMA])
+    rewrite(tmp_path / "a", pa.Table.from_pylist(rows, schema=schema))
+    groups = RecordGroups([tmp_path / "a"]).for_training(with_depth=False)
+    assert len(groups[0]) == 4
+    with pytest.raises(RecordError, match=message):
+        groups[1]
+    with pytest.raises(RecordError, match=message):
+        list(iterate_records(tmp_path / "a"))
 
 
 def test_not_a_record_folder(tmp_path):

@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Shard:
     num_groups: int
     file: FileInfo
     """What the storage said about it when it was opened."""
+    foreign: bool
+    """Written by another tool, so each of its records is checked when it is read."""
 
 
 class RecordGroups(Sequence[tuple[Record, ...]]):
@@ -75,7 +77,14 @@ class RecordGroups(Sequence[tuple[Record, ...]]):
             for info, count in zip(manifest.shards, counts.tolist(), strict=True):
                 first = self.shards[-1].first_group + self.shards[-1].num_groups if self.shards else 0
                 self.shards.append(
-                    Shard(place=place, info=info, first_group=first, num_groups=count, file=files[info.name])
+                    Shard(
+                        place=place,
+                        info=info,
+                        first_group=first,
+                        num_groups=count,
+                        file=files[info.name],
+                        foreign=manifest.is_foreign,
+                    )
                 )
                 digest.update(info.sha256.encode())
             self.manifests.append(manifest)
@@ -94,7 +103,11 @@ class RecordGroups(Sequence[tuple[Record, ...]]):
         return len(self._start)
 
     def __getitem__(self, index: Any) -> Any:
-        """The records of one group, in stored order (equal images share their bytes)."""
+        """The records of one group, in stored order (equal images share their bytes).
+
+        Raises:
+            RecordError: the shard is damaged, or a record is not as docs/record-format.md says.
+        """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -114,7 +127,8 @@ class RecordGroups(Sequence[tuple[Record, ...]]):
             for file in (*(row["images"] or ()), *(row.get("depths") or ())):
                 if file is not None and file["bytes"] is not None:
                     file["bytes"] = seen.setdefault(file["bytes"], file["bytes"])
-        return tuple(to_record(row, self.shards[shard].place) for row in rows)
+        place, foreign = self.shards[shard].place, self.shards[shard].foreign
+        return tuple(to_record(row, place, check=foreign) for row in rows)
 
     def for_training(self, *, with_depth: bool) -> "RecordGroups":
         """The same groups without what training never looks at: answers, meta data, cameras.
@@ -124,7 +138,10 @@ class RecordGroups(Sequence[tuple[Record, ...]]):
         """
         view = copy.copy(self)
         # A record has to have an answer; what training supervises stands in the messages.
-        view._columns = (*_TRAINING, "answer.kind", "answer.text", *(("depths",) if with_depth else ()))
+        answer = (
+            ("answer",) if any(shard.foreign for shard in self.shards) else ("answer.kind", "answer.text")
+        )
+        view._columns = (*_TRAINING, *answer, *(("depths",) if with_depth else ()))
         view._forget_files()
         return view
 
@@ -143,6 +160,21 @@ class RecordGroups(Sequence[tuple[Record, ...]]):
         counts = np.bincount(self.source, minlength=len(self.sources)).tolist()
         return dict(zip(self.sources, counts, strict=True))
 
+    @property
+    def stamp(self) -> str:
+        """Hash of the shards' names, sizes and times of change; equal stamps mean that none was written again."""
+        said = [(shard.info.name, shard.file.size, shard.file.stamp) for shard in self.shards]
+        return hashlib.sha256(repr(said).encode()).hexdigest()
+
+    def check_content(self) -> None:
+        """Read every shard and compare it with the manifest's hash.
+
+        Raises:
+            RecordError: names the first shard whose bytes are not those that were written.
+        """
+        for shard in self.shards:
+            check_content(shard.place, shard.info)
+
     def check_unchanged(self) -> None:
         """Make sure that every shard still is the file that was opened.
 
@@ -152,12 +184,16 @@ class RecordGroups(Sequence[tuple[Record, ...]]):
             RecordError: names the shard that is gone or was written again.
         """
         for place in self.places:
-            shards = [shard for shard in self.shards if shard.place is place]
-            found = place.stat([shard.info.name for shard in shards])
-            for shard in shards:
-                if found.get(shard.info.name) != shard.file:
-                    check_size(place, shard.info, found.get(shard.info.name))
+            own = [number for number, shard in enumerate(self.shards) if shard.place is place]
+            found = place.stat([self.shards[number].info.name for number in own])
+            for number in own:
+                shard = self.shards[number]
+                now = found.get(shard.info.name)
+                if now != shard.file:
+                    now = check_size(place, shard.info, now)
                     check_content(place, shard.info)
+                    # Its content is read once, not at every later check.
+                    self.shards[number] = replace(shard, file=now)
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes open their own files."""
@@ -191,13 +227,13 @@ def iterate_records(folder: Path | str) -> Iterator[Record]:
     """All records of a folder in stored order, one row group in memory at a time; paths are resolved.
 
     Raises:
-        RecordError: a shard is damaged or of another format.
+        RecordError: a shard is damaged or of another format, or a record is not as docs/record-format.md says.
     """
     place = storage(folder)
-    shards = manifest_of(place).shards
-    check_sizes(place, shards)
-    for info in shards:
+    manifest = manifest_of(place)
+    check_sizes(place, manifest.shards)
+    for info in manifest.shards:
         file = open_shard(place, info.name, info.sha256)
         for index in range(file.parquet.num_row_groups):
             for row in file.read(index, SCHEMA.names).to_pylist():
-                yield to_record(row, place)
+                yield to_record(row, place, check=manifest.is_foreign)

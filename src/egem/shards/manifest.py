@@ -43,6 +43,11 @@ class Manifest:
     index_sha256: str | None = None
     """Of `groups.arrow`; None where another tool wrote the folder, and groups are found by reading."""
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another tool wrote the folder; egem checks each record when writing, others may not."""
+        return self.index_sha256 is None
+
 
 def read_manifest(folder: Path | str) -> Manifest:
     """What a record folder holds.
@@ -107,8 +112,8 @@ def verify_shards(folder: Path | str) -> None:
         check_content(place, shard)
 
 
-def check_size(place: Storage, shard: ShardInfo, found: FileInfo | None) -> None:
-    """Refuse a shard that is missing or has another size than the manifest says."""
+def check_size(place: Storage, shard: ShardInfo, found: FileInfo | None) -> FileInfo:
+    """Refuse a shard that is missing or has another size than the manifest says; returns what was found."""
     path = place.join(shard.name)
     if found is None:
         raise RecordError(f"{path} is missing; copy the folder {place.address} again, with all its shards.")
@@ -117,6 +122,7 @@ def check_size(place: Storage, shard: ShardInfo, found: FileInfo | None) -> None
             f"{path} is truncated or was changed: it has {found.size} bytes, the manifest says "
             f"{shard.num_bytes}; copy it again."
         )
+    return found
 
 
 def check_sizes(place: Storage, shards: Sequence[ShardInfo]) -> dict[str, FileInfo]:

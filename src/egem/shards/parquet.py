@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from egem.core.errors import RecordError
-from egem.records import SCHEMA, SCHEMA_VERSION, Record, from_row
+from egem.records import SCHEMA, SCHEMA_VERSION, Record, from_row, validate
 from egem.shards.storage import RangeFile, Storage
 
 VERSION_KEY = b"egem.schema_version"
@@ -119,15 +119,27 @@ def open_shard(place: Storage, name: str, digest: str) -> ShardFile:
     return ShardFile(path, parquet, source)
 
 
-def to_record(row: dict[str, Any], place: Storage) -> Record:
-    """A row as a record; files outside the shard are found from its folder (and read, if that is remote)."""
+def to_record(row: dict[str, Any], place: Storage, *, check: bool) -> Record:
+    """A row as a record; files outside the shard are found from its folder (and read, if that is remote).
+
+    Args:
+        row: of a shard.
+        place: its folder.
+        check: that the record is a valid one too, see `validate`.
+
+    Raises:
+        RecordError: a column is empty or of another form; or the record is not valid.
+    """
     region = (row.get("answer") or {}).get("region")
     for file in (*(row["images"] or ()), *(row.get("depths") or ()), region):
         if file is not None and file["bytes"] is None and file["path"] is not None:
             name, file["path"] = file["path"], place.join(file["path"])
             if place.is_remote and file["path"] != name:
                 file["bytes"] = place.read(name)
-    return from_row(row)
+    record = from_row(row)
+    if check:
+        validate(record)
+    return record
 
 
 def damaged(path: str, error: BaseException) -> RecordError:
