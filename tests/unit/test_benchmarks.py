@@ -32,6 +32,29 @@ def test_unknown_names_come_with_the_nearest(tmp_path):
         BenchmarkOptions(cache=tmp_path, num_groups=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        (
+            "tabletop",
+            {"rule": "vlmevalkit"},
+            "benchmark tabletop is no published set.*--rule vlmevalkit means",
+        ),
+        (
+            "depth-folder=F",
+            {"frames": 8},
+            "benchmark depth-folder is no published set.*--frames 8 means nothing",
+        ),
+        ("records:R", {"rule": "official"}, "benchmark records:R is no published set"),
+        ("cv-bench=F", {"frames": 8}, "benchmark cv-bench has no videos, so --frames 8 means nothing"),
+        ("tabletop=F", {}, "benchmark tabletop is rendered.*leave '=F' out"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(tmp_path, name, options, problem):
+    with pytest.raises(ConfigError, match=problem):
+        open_benchmark(name, BenchmarkOptions(cache=tmp_path, **options))
+
+
 def test_every_entry_of_the_table_exists():
     for location, line in BENCHMARKS.values():
         path, function = location.split(":")

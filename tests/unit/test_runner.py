@@ -14,6 +14,7 @@ from egem.evaluation.intervals import wilson
 from egem.evaluation.journal import Journal
 from egem.evaluation.predictor import GeneratedDepth, Predictor
 from egem.evaluation.runner import RunOptions, answer, blind_floor, run
+from egem.recipes.pages import Evaluated, depth_pictures
 from egem.shards import RecordGroups, ShardWriter
 from record_sets import group, write_records
 from tiny import write_checkpoint
@@ -233,6 +234,27 @@ def test_only_so_many_depth_images(benchmark, tmp_path):
     assert scores.depth is not None
     assert scores.depth.find("generated").num_images == 2
     assert scores.depth.find("mean training depth") is None
+
+
+def test_the_pictures_of_a_report_are_the_maps_that_were_scored(benchmark, tmp_path):
+    class Asked(Parrot):
+        def draw_depth(self, images, *, num_steps, guidance, seed, batch_size):
+            self.asked += [(image.tobytes(), num_steps, guidance, seed) for image in images]
+            values = [np.full(image.shape[:2], float(seed), np.float32) for image in images]
+            for value in values:
+                value[0] = 100.0  # far beyond any true depth
+            return [self._depth(value) for value in values]
+
+    scored, shown = Asked(right), Asked(right)
+    options = DepthOptions(num_images=3, num_steps=9, guidance=2.5, seed=5)
+    scores = run(benchmark, scored, tmp_path, RunOptions(depth=options))
+    evaluated = Evaluated(benchmark=benchmark, folder=tmp_path, scores=scores, depth=options)
+    pictures = depth_pictures(evaluated, shown)
+    assert shown.asked == [asked for asked in scored.asked if not isinstance(asked, str)]
+    assert len(pictures) == 3
+    low, high = scores.depth.depth_range
+    assert all(low <= picture.generated.min() <= picture.generated.max() <= high for picture in pictures)
+    assert depth_pictures(replace(evaluated, depth=None), shown) == ()
 
 
 def test_a_real_checkpoint_whole_and_resumed(benchmark, tmp_path):

@@ -121,7 +121,9 @@ def _run(options: EvaluateOptions) -> None:
         if world.is_first:
             scores = run(benchmark, model, folder, running)
             print((folder / "scores.md").read_text())
-            evaluated.append(Evaluated(benchmark=benchmark, folder=folder, scores=scores))
+            evaluated.append(
+                Evaluated(benchmark=benchmark, folder=folder, scores=scores, depth=running.depth)
+            )
     if world.is_first:
         from egem.evaluation.predictor import Predictor
 

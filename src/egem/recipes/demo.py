@@ -250,7 +250,7 @@ def _score(config: DemoConfig, benchmark: Benchmark, predictor: Predictor, folde
         training_data=(config.out / "data" / "train",),
     )
     scores = run_benchmark(benchmark, predictor, folder, options)
-    return Evaluated(benchmark=benchmark, folder=folder, scores=scores)
+    return Evaluated(benchmark=benchmark, folder=folder, scores=scores, depth=options.depth)
 
 
 def _depth(evaluated: Evaluated, name: str) -> DepthMetrics:

@@ -5,7 +5,7 @@ import platform
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from egem.core.machine import commit, peak_memory_gb
 from egem.evaluation.benchmarks import Benchmark
 from egem.evaluation.compare import Comparison
 from egem.evaluation.depth_run import GENERATED, MEAN_MAP, DepthOptions, aligned, draw, true_depths
-from egem.evaluation.predictor import Predictor
+from egem.evaluation.predictor import Drawing
 from egem.evaluation.scores import ScoredAnswer, ScoreLine, Scores
 from egem.report.contents import (
     Example,
@@ -47,6 +47,8 @@ class Evaluated:
     folder: Path
     """With answers.jsonl."""
     scores: Scores
+    depth: DepthOptions | None
+    """How depth was drawn for the scores; None: it was not."""
 
 
 def make_report(
@@ -55,7 +57,7 @@ def make_report(
     summary: str = "",
     run: Path | None = None,
     evaluated: Sequence[Evaluated] = (),
-    predictor: Predictor | None = None,
+    predictor: Drawing | None = None,
     facts: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
 ) -> Report:
@@ -81,7 +83,7 @@ def make_report(
         totals=tuple(table for table in map(totals_table, evaluated) if table is not None),
         skill_tables=tuple(skills for skills, _ in tables if skills is not None),
         depth_tables=tuple(depth for _, depth in tables if depth is not None),
-        depth_pictures=depth_pictures(evaluated[0].benchmark, predictor) if evaluated and predictor else (),
+        depth_pictures=depth_pictures(evaluated[0], predictor) if evaluated and predictor else (),
         examples=examples(evaluated[0]) if evaluated else (),
         mistakes=tuple(found for each in evaluated for found in mistakes(each)),
         notes=tuple(notes),
@@ -102,19 +104,19 @@ def machine_facts() -> tuple[tuple[str, str], ...]:
     )
 
 
-def depth_pictures(benchmark: Benchmark, predictor: Predictor) -> tuple[DepthPicture, ...]:
-    """The first few images of a benchmark with true and drawn depth, aligned."""
-    truths = []
-    for truth in true_depths(benchmark):
-        truths.append(truth)
-        if len(truths) == NUM_PICTURES:
-            break
-    maps = draw(predictor, truths, DepthOptions())
+def depth_pictures(evaluated: Evaluated, predictor: Drawing) -> tuple[DepthPicture, ...]:
+    """The first few images of a benchmark with true depth and the maps that were scored, aligned as they were."""
+    options, scores = evaluated.depth, evaluated.scores.depth
+    if options is None or scores is None:
+        return ()
+    num = min(NUM_PICTURES, options.num_images or NUM_PICTURES)
+    truths = list(islice(true_depths(evaluated.benchmark), num))
+    maps = draw(predictor, truths, options)
     return tuple(
         DepthPicture(
             image=truth.image,
             truth=truth.depth,
-            generated=aligned(drawn, truth).astype("float32"),
+            generated=aligned(drawn, truth, scores.depth_range).astype("float32"),
             label=truth.id,
         )
         for truth, drawn in zip(truths, maps, strict=True)

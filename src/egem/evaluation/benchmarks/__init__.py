@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egem.core.errors import unknown_name
+from egem.core.errors import ConfigError, unknown_name
 from egem.evaluation.benchmarks.benchmark import Benchmark, BenchmarkOptions
 
 if TYPE_CHECKING:
@@ -74,16 +74,20 @@ def open_benchmark(name: str, options: BenchmarkOptions) -> Benchmark:
         options: sizes and rules.
 
     Raises:
-        ConfigError: no such benchmark (the nearest name is suggested), or it has no such rule.
+        ConfigError: no such benchmark (the nearest name is suggested), or a rule, a number of frames or a
+            source that means nothing to it.
         RecordError: `records:<path>` is not a folder of records.
         RenderError: a world has to be rendered and no renderer can be had.
     """
     if name.startswith(FOLDER_PREFIX):
+        _check_plain(name, options)
         folder = Path(name.removeprefix(FOLDER_PREFIX))
         return Benchmark.from_folder(name, folder, num_groups=options.num_groups)
     name, _, source = name.partition("=")
     if name not in BENCHMARKS:
         raise unknown_name("benchmark", name, [*BENCHMARKS, f"{FOLDER_PREFIX}<folder>"])
+    if not rules_of(name):
+        _check_plain(name, options)
     module, function = BENCHMARKS[name][0].split(":")
     return getattr(importlib.import_module(module), function)(
         replace(options, source=source or options.source)
@@ -94,6 +98,15 @@ def rules_of(name: str) -> "tuple[Rule, ...]":
     """The rules of a published benchmark, the usual one first; none of one that is rendered or has no question."""
     module, _ = BENCHMARKS[name][0].split(":")
     return getattr(importlib.import_module(module), "RULES", ())
+
+
+def _check_plain(name: str, options: BenchmarkOptions) -> None:
+    for option, given in (("--rule", options.rule), ("--frames", options.frames)):
+        if given is not None:
+            raise ConfigError(
+                f"benchmark {name} is no published set of questions, so {option} {given} means nothing to it; leave "
+                f"{option} out, or evaluate it by itself."
+            )
 
 
 __all__ = ["BENCHMARKS", "FOLDER_PREFIX", "Benchmark", "BenchmarkOptions", "open_benchmark", "rules_of"]

@@ -214,13 +214,18 @@ def choose_rule(benchmark: str, rules: Sequence[Rule], options: BenchmarkOptions
     """The rule that was asked for, the first one otherwise, with the number of frames that was asked for.
 
     Raises:
-        ConfigError: this benchmark has no such rule.
+        ConfigError: this benchmark has no such rule, or no videos to take frames from.
     """
     names = [rule.name for rule in rules]
     if options.rule is not None and options.rule not in names:
         raise unknown_name(f"rule for {benchmark}", options.rule, names)
     rule = rules[names.index(options.rule)] if options.rule else rules[0]
-    if options.frames is not None and rule.frames is not None:
+    if options.frames is not None:
+        if rule.frames is None:
+            raise ConfigError(
+                f"benchmark {benchmark} has no videos, so --frames {options.frames} means nothing to it; leave it out, "
+                "or evaluate this benchmark by itself."
+            )
         if options.frames < 1:
             raise ConfigError(f"{options.frames} frames: give at least 1.")
         rule = replace(rule, frames=options.frames)

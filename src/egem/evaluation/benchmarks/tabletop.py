@@ -39,6 +39,11 @@ def new_objects(options: BenchmarkOptions) -> Benchmark:
 
 
 def _open(name: str, split: str, options: BenchmarkOptions) -> Benchmark:
+    if options.source is not None:
+        raise ConfigError(
+            f"benchmark {name} is rendered, so it is read from nowhere; leave '={options.source}' out (and give "
+            "--cache to say where it is kept)."
+        )
     num_views = options.num_groups or NUM_VIEWS
     height, width = options.image_size
     size = f"{num_views}x{options.questions_per_group}-{height}x{width}-{'-'.join(options.cameras)}"
