@@ -188,6 +188,26 @@ def test_a_policy_refuses_what_it_was_not_trained_for(finished):
     assert "has no instruction" in refused(instruction=" ")
 
 
+def test_what_a_new_expert_looks_at_can_be_chosen(finished, folder, tmp_path):
+    config = config_of(folder, run=tmp_path / "run", expert_conditioning="hidden_states")
+    train(replace(config, stages=(replace(POLICY_STAGE, steps=1),)))
+    found = GEMVLA.from_pretrained(config.run / "model").action_expert.config
+    default = GEMVLA.from_pretrained(finished.run / "model").action_expert.config
+    assert (found.conditioning, default.conditioning) == ("hidden_states", "keys_values")
+    assert found.layers == tuple(layer + 1 for layer in default.layers)
+    assert np.isfinite(read_metrics(config.run)[0]["loss/action"])
+    with pytest.raises(
+        ConfigError, match="expert that looks at keys_values, expert_conditioning is 'hidden_states'"
+    ):
+        train(replace(config, run=tmp_path / "other", checkpoint=finished.run / "model"))
+    with pytest.raises(ConfigError, match="is for training a policy"):
+        replace(
+            config,
+            episodes=None,
+            stages=(StageConfig(name="a", learning_rates={"connector": 1e-3}, steps=1),),
+        )
+
+
 def test_a_checkpoint_without_normalization_is_refused(finished, folder):
     copy = folder / "copy"
     shutil.copytree((finished.run / "model").resolve(), copy)

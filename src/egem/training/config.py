@@ -142,6 +142,9 @@ class TrainConfig:
     episodes: EpisodeOptions | None = None
     """Train a policy: `data` are robot episodes, and this says what is made of them. A model without an action expert
     gets a new one."""
+    expert_conditioning: Literal["keys_values", "hidden_states"] | None = None
+    """What a new action expert looks at in the backbone's layers: `keys_values`, if None, as in the paper, or
+    `hidden_states`, as in the released code. An expert that is there already stays as it is."""
     language_data: tuple[Path, ...] = ()
     """Folders of record shards that a policy goes on answering questions about, in stages with a language weight."""
     checkpoint: Path | None = None
@@ -233,6 +236,11 @@ class TrainConfig:
         _require(
             self.depth_target != "image" or self.latents != "required",
             "depth_target 'image' with latents 'required': stored latents are of depth; leave one of the two out.",
+        )
+        _require(
+            self.expert_conditioning is None or self.episodes is not None,
+            f"expert_conditioning '{self.expert_conditioning}' is for training a policy; set `episodes`, or leave it "
+            "out.",
         )
         _require(self.workers >= 0, f"workers {self.workers} must not be negative.")
         _require(self.stall_minutes > 0, f"stall_minutes {self.stall_minutes} must be above 0.")

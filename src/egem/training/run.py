@@ -146,6 +146,12 @@ def load_model(config: TrainConfig, data: TrainingData | None = None) -> GEM:
 
 def _with_expert(model: GEM, data: RobotData, config: TrainConfig) -> GEMVLA:
     """The model as a policy of the data's robot."""
+    wanted = config.expert_conditioning
+    if isinstance(model, GEMVLA) and wanted not in (None, model.action_expert.config.conditioning):
+        raise ConfigError(
+            f"{config.checkpoint} has an action expert that looks at {model.action_expert.config.conditioning}, "
+            f"expert_conditioning is '{wanted}'; leave it out, or start from a checkpoint without an expert."
+        )
     if isinstance(model, GEMVLA) and model.policy_files:
         info, _ = read_policy_files(model, str(config.checkpoint))
         if info.horizon != data.options.horizon:
@@ -169,7 +175,11 @@ def _with_expert(model: GEM, data: RobotData, config: TrainConfig) -> GEMVLA:
         return model
     if not isinstance(model, GEMVLA):
         expert = expert_config(
-            model, action_dim=data.action_space.dim, state_dim=data.state_dim, horizon=data.options.horizon
+            model,
+            action_dim=data.action_space.dim,
+            state_dim=data.state_dim,
+            horizon=data.options.horizon,
+            conditioning=wanted or "keys_values",
         )
         model = add_action_expert(model, expert, seed=config.seed)
     logger.info("reading states and actions of %d episodes for their normalisation", data.num_episodes)
