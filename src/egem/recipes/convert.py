@@ -53,8 +53,6 @@ class ConvertConfig:
         """
         if self.format not in READERS:
             raise unknown_name("format of episodes", self.format, READERS)
-        if not self.episodes.exists():
-            raise ConfigError(f"{self.episodes} does not exist; give the file or folder of the episodes.")
         if self.fps is not None and self.fps <= 0:
             raise ConfigError(f"fps {self.fps} must be positive: steps a second.")
         if not 0 <= self.max_error_fraction < 1:
@@ -91,6 +89,8 @@ def convert(config: ConvertConfig) -> Converted:
         ConfigError: no such set, split or rate, or `out` exists.
         RecordError: no episode is left, or too many are bad.
     """
+    if not config.episodes.exists():
+        raise ConfigError(f"{config.episodes} does not exist; give the file or folder of the episodes.")
     sieve = _Sieve(config)
     episodes = write_lerobot(sieve.fit(), config.out, config.lerobot, on_unfit=sieve.put_aside)
     if sieve.rows:
