@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from egem.core.errors import ConfigError
+from egem.models.action_flow import draw_chunks
 from egem.models.flow_matching import draw, euler_times, shifted, velocity_error
 
 
@@ -22,6 +23,19 @@ def test_dropout_changes_neither_time_nor_noise() -> None:
     assert torch.equal(never.noise, always.noise)
     assert not never.drop.any()
     assert always.drop.all()
+
+
+def test_nothing_waits_for_what_is_drawn_to_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    send, without_waiting = torch.Tensor.to, []
+
+    def noted(tensor: torch.Tensor, device: str, *, non_blocking: bool = False) -> torch.Tensor:
+        without_waiting.append(non_blocking)
+        return send(tensor, device, non_blocking=non_blocking)
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    draw((2, 1, 2, 2), dropout=0.5, generator=None, device="meta")
+    draw_chunks((2, 4, 3), distribution="beta", generator=None, device="meta")
+    assert without_waiting == [True] * 5
 
 
 def test_time_is_uniform_and_never_zero() -> None:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from egem.batch import to_device
 from egem.core.errors import ConfigError
 from egem.models.flow_matching import integrate
 
@@ -55,7 +56,9 @@ def draw_chunks(
             # The distribution function of Beta(1.5, 1) is t ** 1.5.
             times.append(uniform ** (2 / 3) if distribution == "beta" else uniform)
         noises.append(torch.randn(*shape[1:], generator=generator))
-    return ChunkDraws(time=torch.stack(times).to(device), noise=torch.stack(noises).to(device))
+    return ChunkDraws(
+        time=to_device(torch.stack(times), device), noise=to_device(torch.stack(noises), device)
+    )
 
 
 def chunk_error(

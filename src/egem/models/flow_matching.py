@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from egem.batch import to_device
 from egem.core.errors import ConfigError
 
 T = TypeVar("T", float, Tensor)
@@ -57,9 +58,9 @@ def draw(
         drops.append(uniform[1] < dropout)
         noises.append(torch.randn(*shape[1:], generator=generator))
     return Draws(
-        time=torch.stack(times).to(device),
-        noise=torch.stack(noises).to(device),
-        drop=torch.stack(drops).to(device),
+        time=to_device(torch.stack(times), device),
+        noise=to_device(torch.stack(noises), device),
+        drop=to_device(torch.stack(drops), device),
     )
 
 
