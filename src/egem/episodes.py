@@ -18,6 +18,7 @@ from egem.core.errors import RecordError
 
 Control = Literal["joint_position", "joint_velocity", "end_effector_delta", "end_effector_absolute"]
 Rotation = Literal["euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d"]
+"""How a turn is written; euler_xyz: about the fixed axes x, then y, then z (roll, pitch, yaw)."""
 
 
 @runtime_checkable

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 from egem.core.errors import ConfigError, RecordError
+from egem.data.action_conversion import converted_actions, converted_space
 from egem.data.actions import chunk_of
 from egem.data.augment import Augmentation, augment
 from egem.data.robot_data import EpisodeOptions, RobotData, slower_actions
+from egem.environments import libero, simpler
 from egem.episodes import Episode
 from egem.matching import differences, require_match
 from robot_episodes import FPS, SPACE, STEPS, episode
@@ -165,3 +168,73 @@ def test_augmentation_is_repeatable_and_crops_depth_alike():
         assert np.mean((found[..., 0] > 100) == (cropped > 1.5)) > 0.97
     changed, _ = augment(image, None, Augmentation(), np.random.default_rng(0))
     assert (changed != image).any()
+
+
+# Published sets in simulators
+
+
+BRIDGE = replace(SPACE, rotation="euler_xyz", gripper_open=1.0, gripper_closed=0.0)
+
+
+def test_bridge_actions_become_those_of_the_simulated_widowx():
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1.2, 1.2, (20, 7)).astype(np.float32)
+    actions[:, 6] = rng.integers(0, 2, 20)
+    made = Made(episode(0, steps=20, action_space=BRIDGE, actions=actions, fps=5.0))
+    options = EpisodeOptions(
+        convert_rotation="axis_angle", convert_gripper_open=1.0, convert_gripper_closed=-1.0
+    )
+    data = RobotData([made], options)
+    assert data.action_space.differences(simpler.ACTION_SPACE) == ()
+    found = data.episode(0).actions
+    np.testing.assert_array_equal(found[:, :3], actions[:, :3])
+    np.testing.assert_array_equal(found[:, 6], np.where(actions[:, 6] == 1, 1.0, -1.0))
+    for (roll, pitch, yaw), vector in zip(actions[:, 3:6], found[:, 3:6], strict=True):
+        turns = [_turn(axis, angle) for axis, angle in enumerate((roll, pitch, yaw))]
+        x, y, z = vector.astype(np.float64)
+        turned = expm(np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
+        np.testing.assert_allclose(turned, turns[2] @ turns[1] @ turns[0], atol=1e-6)
+    np.testing.assert_allclose(converted_actions(found, data.action_space, BRIDGE), actions, atol=1e-5)
+    assert data.normalization().action.max[6] == 1.0
+    plain = RobotData([made], EpisodeOptions())
+    assert data.fingerprint != plain.fingerprint
+    np.testing.assert_array_equal(plain.episode(0).actions, actions)
+
+
+def _turn(axis: int, angle: float) -> np.ndarray:
+    """By an angle about x, y or z."""
+    first, second = [place for place in range(3) if place != axis]
+    matrix, sign = np.eye(3), -1.0 if axis == 1 else 1.0
+    matrix[[first, second], [first, second]] = np.cos(angle)
+    matrix[second, first], matrix[first, second] = sign * np.sin(angle), -sign * np.sin(angle)
+    return matrix
+
+
+def test_what_cannot_be_converted_is_refused():
+    joints = replace(SPACE, control="joint_position", rotation=None)
+    for space, asked, text in (
+        (joints, {"rotation": "axis_angle"}, "has joint_position actions of 7 numbers"),
+        (SPACE, {"rotation": "rotation_6d"}, "converted are euler_xyz and axis_angle"),
+        (
+            replace(SPACE, gripper_open=None),
+            {"gripper_open": 1.0, "gripper_closed": 0.0},
+            "declare gripper_open",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            converted_space(space, **asked, name="data/made")
+    assert "belong together" in refused([Made(episode(0))], convert_gripper_open=1.0)
+
+
+def test_names_and_rate_of_a_state_can_be_declared():
+    words = ("x", "y", "z", "roll", "pitch", "yaw", "gripper", "gripper")
+    names = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "finger_left", "finger_right")
+    made = Made(episode(0, state_names=words, fps=10.0))
+    told = {"state_dim": 8, "state_names": names, "action_space": libero.ACTION_SPACE}
+    wanted = told | {"control_hz": libero.CONTROL_HZ}
+    assert len(differences(RobotData([made], EpisodeOptions()).info("p"), **wanted)) == 2
+    declared = RobotData([made], EpisodeOptions(state_names=names, rate=20.0))
+    assert differences(declared.info("p"), **wanted) == ()
+    assert RobotData([made], EpisodeOptions(horizon=8, rate=20.0, control_hz=10.0)).stride == 2
+    assert RobotData([Made(episode(0, state_names=("state",)))], EpisodeOptions()).state_names == ()
+    assert "state_names has 2 names" in refused([made], state_names=("x", "y"))

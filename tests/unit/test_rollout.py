@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from egem.data_engine.episodes.lerobot import LeRobotDataset
 from egem.data_engine.sources.source import ImportOptions
 from egem.environments.tabletop.environment import INFO
 from egem.episodes import project
-from egem.policy import PolicyInfo
+from egem.policy import Observation, PolicyInfo
 from egem.rollout.episode import Job
+from egem.rollout.renamed import RenamedCameras
 from egem.rollout.run import RolloutConfig, noise_seed, rollout
 from egem.rollout.summary import summarise
 from egem.video import read_frames
@@ -34,7 +36,7 @@ class Still:
     def __init__(self, before=lambda: None, value=0.0):
         self.before, self.value, self.seeds = before, value, []
 
-    def act(self, observations, *, previous=None, seed=None):
+    def act(self, observations, *, previous=None, committed=None, seed=None):
         self.before()
         self.seeds.append(seed)
         return [np.full((100, 7), self.value, np.float32) for _ in observations]
@@ -187,3 +189,28 @@ def test_wrong_options_are_named(tmp_path, changes, words):
     config = RolloutConfig(**{"out": tmp_path, "workers": 0, "size": (16, 16), **changes})
     with pytest.raises(ConfigError, match=words):
         rollout(config, "still", Still())
+
+
+def test_cameras_of_another_name(tmp_path):
+    class Sees(Still):
+        info = replace(Still.info, cameras=("image_0", "wrist"))
+
+        def act(self, observations, **_):
+            return [np.full((1, 7), seen.images["image_0"][0, 0, 0], np.float32) for seen in observations]
+
+    images = {name: np.full((1, 1, 3), value, np.uint8) for name, value in (("front", 7), ("wrist", 8))}
+    seen = Observation(images=images, state=np.zeros(7, np.float32), instruction="go")
+    policy = RenamedCameras(Sees(), ("image_0=front",))
+    assert policy.info.cameras == ("front", "wrist")
+    assert policy.act([seen])[0][0, 0] == 7
+
+    def refused(actor, *pairs):
+        config = RolloutConfig(out=tmp_path / "out", workers=0, size=(32, 32), rename=pairs)
+        with pytest.raises(ConfigError) as error:
+            rollout(config, actor, Sees() if actor == "p" else None)
+        return str(error.value)
+
+    assert "camera side is missing" in refused("p", "image_0=side")
+    assert "looks at image_0, wrist" in refused("p", "front=image_0")
+    assert "write POLICY=ENVIRONMENT" in refused("p", "front")
+    assert "for a policy's cameras" in refused("expert", "image_0=front")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.tiny import write_checkpoint
@@ -25,6 +26,7 @@ from egem.models.gem_vla import GEMVLA
 from egem.models.vla_policy import CheckpointPolicy
 from egem.policy import Observation, Policy
 from egem.training.config import StageConfig, TrainConfig
+from egem.training.data import EpisodeData, open_data
 from egem.training.loop import train
 from egem.training.metrics import read_metrics
 from egem.training.probes import Probe
@@ -143,6 +145,11 @@ def test_the_checkpoint_is_a_policy(finished):
     kept = first[1][1:3]
     continued = policy.act(seen, previous=[None, kept], seed=4)
     np.testing.assert_allclose(continued[1][:2], kept, atol=1e-5)
+    guided = policy.act(seen, previous=[None, kept], committed=[0, 1], seed=4)
+    np.testing.assert_allclose(guided[1][0], kept[0], atol=1e-5)
+    assert not np.allclose(guided[1][1], kept[1], atol=1e-5)
+    with pytest.raises(ConfigError, match="one for each previous chunk"):
+        policy.act(seen, committed=[0, 1])
 
 
 def observations() -> list[Observation]:
@@ -167,6 +174,32 @@ def windows(config: TrainConfig) -> EpisodeWindows:
 
 
 # What is refused
+
+
+def test_states_and_actions_of_another_name_are_found_when_named(folder, tmp_path):
+    renamed = tmp_path / "openpi"
+    shutil.copytree(folder / "demos", renamed)
+    names = {"observation.state": "state", "action": "actions"}
+    info = json.loads((renamed / "meta" / "info.json").read_text())
+    info["features"] = {names.get(key, key): value for key, value in info["features"].items()}
+    (renamed / "meta" / "info.json").write_text(json.dumps(info))
+    for file in (renamed / "data").rglob("*.parquet"):
+        table = pq.read_table(file)
+        pq.write_table(table.rename_columns([names.get(key, key) for key in table.column_names]), file)
+    config = config_of(folder, data=(renamed,))
+
+    def opened(**options) -> RobotData:
+        found = open_data(replace(config, episodes=EpisodeOptions(horizon=HORIZON, **options)))
+        assert isinstance(found, EpisodeData)
+        return found.robot
+
+    with pytest.raises(ConfigError, match=r"'observation.state'; .* --episodes.state-key. It has .*state"):
+        opened()
+    with pytest.raises(ConfigError, match=r"'action'; .* --episodes.action-key"):
+        opened(state_key="state")
+    found, made = opened(state_key="state", action_key="actions").episode(1), episode(1, steps=8)
+    np.testing.assert_array_equal(found.states, made.states)
+    np.testing.assert_array_equal(found.actions, made.actions)
 
 
 def test_a_policy_refuses_what_it_was_not_trained_for(finished):

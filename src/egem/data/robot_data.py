@@ -7,13 +7,14 @@ Every step of every episode begins a window: what the cameras showed then, the s
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from egem.core.errors import ConfigError, RecordError
+from egem.data.action_conversion import converted_actions, converted_space
 from egem.data.augment import Augmentation
 from egem.data.normalization import DimensionStatistics, Method, Normalization
 from egem.episodes import ActionSpace, Control, Episode, Rotation
@@ -21,6 +22,14 @@ from egem.matching import require_match
 from egem.policy import PolicyInfo
 
 _OPEN_EPISODES = 16
+_CHANGE_WINDOWS = (
+    "state_key",
+    "action_key",
+    "convert_rotation",
+    "convert_gripper_open",
+    "convert_gripper_closed",
+)
+"""Options that make other numbers of the same files."""
 
 
 @runtime_checkable
@@ -59,6 +68,15 @@ class EpisodeOptions:
     """Actions of a chunk."""
     cameras: tuple[str, ...] = ()
     """Cameras to look at, in this order; none named: all that the data has, in its order."""
+    state_key: str = "observation.state"
+    """Feature of a LeRobot dataset with the robot's state ("state" in openpi's)."""
+    action_key: str = "action"
+    """Likewise its actions ("actions" in openpi's)."""
+    state_names: tuple[str, ...] = ()
+    """What the state's numbers are, in the words of the robot or environment, where the data says nothing or uses
+    other words."""
+    rate: float | None = None
+    """Steps a second, where the data does not say so rightly (published LIBERO sets of 20 steps a second say 10)."""
     control_hz: float | None = None
     """Actions a second, where it is not to be the data's rate; the rate must be a multiple of it."""
     control: Control | None = None
@@ -71,6 +89,12 @@ class EpisodeOptions:
     """The value that means fully open."""
     gripper_closed: float | None = None
     """The value that means closed."""
+    convert_rotation: Rotation | None = None
+    """Rewrite the rotations of the data's actions, euler_xyz as axis_angle or the other way."""
+    convert_gripper_open: float | None = None
+    """Map the gripper's numbers so that this one means fully open; together with the next."""
+    convert_gripper_closed: float | None = None
+    """The value that is to mean closed."""
     normalization: Method = "quantiles"
     """How states and actions are normalised; see `egem.data.normalization`."""
     augmentation: Augmentation | None = Augmentation()  # noqa: RUF009 - frozen
@@ -90,6 +114,10 @@ class EpisodeOptions:
             raise ConfigError(f"horizon {self.horizon} must be at least 1.")
         if self.control_hz is not None and self.control_hz <= 0:
             raise ConfigError(f"control_hz {self.control_hz:g} must be above 0.")
+        if self.rate is not None and self.rate <= 0:
+            raise ConfigError(f"rate {self.rate:g} must be above 0.")
+        if (self.convert_gripper_open is None) != (self.convert_gripper_closed is None):
+            raise ConfigError("convert_gripper_open and convert_gripper_closed belong together; give both.")
         if len(set(self.cameras)) != len(self.cameras):
             raise ConfigError(f"cameras {', '.join(self.cameras)}: one is named twice.")
 
@@ -118,12 +146,21 @@ class RobotData:
         first = self.sets[0].episode(0)
         self.action_space = self._space(first, self.sets[0].name)
         self.cameras = options.cameras or tuple(first.cameras)
-        self.stride = _stride(first.fps, options.control_hz, self.sets[0].name)
+        self.stride = _stride(options.rate or first.fps, options.control_hz, self.sets[0].name)
         self.state_dim = 0 if first.states is None else first.states.shape[1]
-        self.state_names = first.state_names
-        self.control_hz = None if first.fps is None else first.fps / self.stride
+        self.state_names = self._state_names(first)
+        self.control_hz = self._control_hz(first)
         if first.states is None or first.actions is None:
-            raise ConfigError(f"{self.sets[0].name}: a policy needs states and actions, one is not there.")
+            lacking = "states" if first.states is None else "actions"
+            raise ConfigError(
+                f"{self.sets[0].name} has no {lacking}, which a policy needs; if they have another name there, say it: "
+                f"{'state_key' if first.states is None else 'action_key'}."
+            )
+        if options.state_names and len(options.state_names) != self.state_dim:
+            raise ConfigError(
+                f"state_names has {len(options.state_names)} names, the state of {self.sets[0].name} "
+                f"{self.state_dim} numbers; give one name for each."
+            )
         if not self.cameras:
             raise ConfigError(f"{self.sets[0].name} has no camera; a policy needs at least one.")
         for each in self.sets:
@@ -134,8 +171,8 @@ class RobotData:
                 cameras=episode.cameras,
                 state_dim=0 if episode.states is None else episode.states.shape[1],
                 action_space=self._space(episode, each.name),
-                control_hz=None if episode.fps is None else episode.fps / self.stride,
-                state_names=episode.state_names,
+                control_hz=self._control_hz(episode),
+                state_names=self._state_names(episode),
             )
         self._members, lengths = self._kept()
         self._ends = np.cumsum(lengths - self.stride + 1)
@@ -156,6 +193,10 @@ class RobotData:
         digest = hashlib.sha256(
             f"{self.stride}/{self.options.short_episodes}/{self.options.horizon}".encode()
         )
+        for each in fields(self.options):
+            value = getattr(self.options, each.name)
+            if each.name in _CHANGE_WINDOWS and value != each.default:
+                digest.update(f"/{each.name}={value}".encode())
         for each in self.sets:
             digest.update(each.fingerprint.encode())
         return digest.hexdigest()
@@ -237,7 +278,11 @@ class RobotData:
             episode,
             instruction=episode.instruction or self.options.instruction,
             states=episode.states.astype(np.float32),
-            actions=slower_actions(episode.actions, self.stride, self.action_space),
+            actions=slower_actions(
+                converted_actions(episode.actions, self._native_space(episode, where), self.action_space),
+                self.stride,
+                self.action_space,
+            ),
         )
 
     def _kept(self) -> tuple[list[tuple[int, int]], np.ndarray]:
@@ -261,7 +306,26 @@ class RobotData:
             )
         return members, np.array(lengths, np.int64)
 
+    def _state_names(self, episode: Episode) -> tuple[str, ...]:
+        """As the options declare them, or the data, if it has one for each number (openpi's sets name the whole)."""
+        dim = 0 if episode.states is None else episode.states.shape[1]
+        return self.options.state_names or (episode.state_names if len(episode.state_names) == dim else ())
+
+    def _control_hz(self, episode: Episode) -> float | None:
+        rate = self.options.rate or episode.fps
+        return None if rate is None else rate / self.stride
+
     def _space(self, episode: Episode, name: str) -> ActionSpace:
+        """What the windows' actions mean."""
+        return converted_space(
+            self._native_space(episode, name),
+            rotation=self.options.convert_rotation,
+            gripper_open=self.options.convert_gripper_open,
+            gripper_closed=self.options.convert_gripper_closed,
+            name=name,
+        )
+
+    def _native_space(self, episode: Episode, name: str) -> ActionSpace:
         """As the data declares it, or the options; both must agree."""
         options, declared = self.options, episode.action_space
         if options.control is None:

@@ -21,6 +21,7 @@ from egem.evaluation.journal import Journal
 from egem.policy import Observation, Policy
 from egem.rollout.episode import Actor, Job, play
 from egem.rollout.recording import read_notes, write_dataset
+from egem.rollout.renamed import RenamedCameras
 from egem.rollout.summary import Summary, summarise, write_summary
 from egem.rollout.workers import Question, Workers
 
@@ -50,6 +51,8 @@ class RolloutConfig:
     """Processes; one for each processor core unless given; 0 plays everything in this process."""
     execute: int | None = None
     """Actions of a chunk that are carried out before the policy looks again; all unless given."""
+    rename: tuple[str, ...] = ()
+    """POLICY=ENVIRONMENT: cameras that the policy's training data called otherwise, e.g. image_0=image."""
     noise: float = 0.0
     """Of the expert's executed actions, as a share of their limits; what is recorded stays clean."""
     films: int = 1
@@ -94,6 +97,10 @@ def rollout(config: RolloutConfig, actor: str, policy: Policy | None = None) -> 
         SimulatorError: the simulator dies again and again.
     """
     options = _checked(config, actor)
+    if config.rename:
+        if policy is None:
+            raise ConfigError("--rename is for a policy's cameras; leave it out.")
+        policy = RenamedCameras(policy, config.rename)
     if config.workers == 0:
         environment = ENVIRONMENTS[config.env].open(options)
         try:
@@ -278,6 +285,8 @@ def _identity(config: RolloutConfig, actor: str, policy: Policy | None) -> dict[
     }
     if policy is not None:
         identity["policy"] = policy.info.name
+    if config.rename:
+        identity["rename"] = list(config.rename)
     if Path(actor).is_dir():
         identity["files"] = _fingerprint(Path(actor))
     if config.replay is not None:
