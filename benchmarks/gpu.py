@@ -4,25 +4,80 @@
     python benchmarks/gpu.py --tiny --out tiny.json  the same from end to end on a CPU, in about a minute
 
 Random weights; questions of mixed number and length; with and without the depth branch; the straightforward
-loop in the same run; then each memory option by itself, and the plan beside what was measured. Last the policy: two
-views, ten flow steps, prefix reused, compiled, as a CUDA graph.
+loop in the same run; then each memory option by itself. What the plan has no room for is not started, and the plan
+stands beside what was measured. Last the policy: two views, ten flow steps, prefix reused, compiled, as a CUDA graph.
 """
 
 import argparse
 import json
+import os
 import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from egem.benchmarking.plan import PlanConfig, plan_result
+import torch
+
+from egem.benchmarking.plan import PlanConfig, plan
 from egem.benchmarking.policy import BenchPolicyConfig, bench_policy
 from egem.benchmarking.policy import table as policy_table
 from egem.benchmarking.training import BenchTrainConfig, bench_train, table
 
+_SAMPLE_TOKENS = 640
+"""Of a picture of 448 pixels with the most questions, for passes that are given in samples."""
+
+
+def base(*, tiny: bool, steps: int | None) -> BenchTrainConfig:
+    """The first run, which the others change in one way each."""
+    if tiny:
+        return BenchTrainConfig(device="cpu", batch_size=4, row_tokens=1024, steps=steps or 2, rounds=1)
+    return BenchTrainConfig(
+        preset="gem-2b",
+        device="cuda",
+        batch_size=64,
+        row_tokens=4096,
+        steps=steps or 8,
+        rounds=1,
+        workers=8,
+    )
+
+
+def planned_gb(config: BenchTrainConfig) -> float:
+    """Gigabytes that the plan says a run needs."""
+    tiny = config.preset == "tiny"
+    planned = PlanConfig(
+        preset=config.preset,
+        row_tokens=config.row_tokens or config.batch_size * _SAMPLE_TOKENS,
+        image_size=config.image_size or (128 if tiny else 448),
+        activation_checkpointing=config.activation_checkpointing,
+        optimizer=config.optimizer,
+        cached_latents=config.cached_latents,
+    )
+    return plan(planned).total
+
+
+def measured(config: BenchTrainConfig, *, memory_gb: float) -> dict[str, Any]:
+    """A run's result beside its plan, or why there is none: a lent machine does not come back.
+
+    Args:
+        config: of the run.
+        memory_gb: of the device.
+    """
+    needed = planned_gb(config)
+    print(f"planned: {needed:.1f} of {memory_gb:.1f} GB\n", flush=True)
+    if needed > memory_gb:
+        return {"planned_gb": needed, "error": f"not started: {needed:.1f} GB do not fit {memory_gb:.1f}"}
+    try:
+        found = bench_train(config)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        return {"planned_gb": needed, "error": repr(error)}
+    print(table(found), flush=True)
+    return found | {"planned_gb": needed}
+
 
 def main() -> None:
-    """Run everything; what fails is recorded in its place, because a lent machine does not come back."""
+    """Run everything, and store what there is after each run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,46 +85,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="timed steps of a round")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     options = parser.parse_args()
-    if options.tiny:
-        base = BenchTrainConfig(
-            device="cpu", batch_size=4, row_tokens=1024, steps=options.steps or 2, rounds=1
-        )
-    else:
-        base = BenchTrainConfig(
-            preset="gem-2b",
-            device="cuda",
-            batch_size=64,
-            row_tokens=16_384,
-            steps=options.steps or 8,
-            rounds=1,
-            workers=8,
-        )
-    alone = replace(base, baseline=False)
+    first = base(tiny=options.tiny, steps=options.steps)
+    alone = replace(first, baseline=False)
     runs: dict[str, BenchTrainConfig] = {
-        "packed": base,
+        "packed": first,
         "cached latents": replace(alone, cached_latents=True),
         "compiled": replace(alone, compile_blocks=True),
         "selective": replace(alone, activation_checkpointing="selective"),
         "full": replace(alone, activation_checkpointing="full"),
         "8 bit": replace(alone, optimizer="adamw8bit"),
-        "padded": replace(alone, row_tokens=None, batch_size=min(16, base.batch_size)),
+        "padded": replace(alone, row_tokens=None, batch_size=min(8, first.batch_size)),
     }
+    memory_gb = _memory_gb(first.device)
     results: dict[str, Any] = {}
     for name, config in runs.items():
         print(f"\n## {name}\n", flush=True)
-        try:
-            results[name] = bench_train(config)
-            print(table(results[name]), flush=True)
-        except Exception as error:  # noqa: BLE001
-            traceback.print_exc()
-            results[name] = {"error": repr(error)}
+        results[name] = measured(config, memory_gb=memory_gb)
         options.out.write_text(json.dumps(results, indent=2) + "\n")
-    planned = PlanConfig(
-        preset=base.preset, row_tokens=base.row_tokens or 16_384, image_size=128 if options.tiny else 448
-    )
-    results["plan"] = plan_result(planned)
     chunks = options.steps or (3 if options.tiny else 50)
-    policy = BenchPolicyConfig(preset=base.preset, device=base.device, chunks=chunks)
+    policy = BenchPolicyConfig(preset=first.preset, device=first.device, chunks=chunks)
     print("\n## policy\n", flush=True)
     try:
         results["policy"] = bench_policy(policy)
@@ -79,6 +113,12 @@ def main() -> None:
         results["policy"] = {"error": repr(error)}
     options.out.write_text(json.dumps(results, indent=2) + "\n")
     print(f"\nstored in {options.out}")
+
+
+def _memory_gb(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory / 1e9
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 if __name__ == "__main__":

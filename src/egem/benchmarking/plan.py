@@ -57,6 +57,8 @@ class PlanConfig:
     """As in `egem train`."""
     frozen: tuple[str, ...] = ()
     """Modules that are not trained at all."""
+    accumulate_whole: bool = True
+    """As in a stage of `egem train`, for several GPUs; where a step is one forward pass, plan with False."""
     cached_latents: bool = False
     """Depth latents lie beside the records, so the depth codec is not needed."""
 
@@ -77,9 +79,11 @@ class Plan:
 
     weights: float
     gradients: float
+    """Float32; several GPUs keep whole ones until the last forward pass of a step, unless they sum after each."""
     optimizer: float
     gathered_weights: float
-    """What FSDP holds whole for a while: everything outside the blocks, and two blocks."""
+    """In bfloat16: what FSDP holds whole for a while (everything outside the blocks, and two blocks); on one GPU
+    autocast's copies of all that is trained, which the backward pass needs."""
     depth_codec: float
     activations: dict[str, float]
     """Kept for the backward pass by text layers, vision tower, depth head and the rest."""
@@ -107,7 +111,7 @@ def plan(config: PlanConfig) -> Plan:
         module = name.split(".")[0]
         learns = module not in config.frozen and (is_adapter(name) or module not in adapted)
         parameter.requires_grad_(learns)
-        # Sharded weights are float32; on one GPU what is never trained stays bfloat16.
+        # Sharded weights are float32; on one GPU modules that are not trained stay bfloat16.
         stored += parameter.numel() * (4 if learns or config.gpus > 1 else 2)
         trained += parameter.numel() if learns else 0
     share = 1 / config.gpus
@@ -118,9 +122,9 @@ def plan(config: PlanConfig) -> Plan:
     vocabulary = model.backbone.qwen.lm_head.weight
     return Plan(
         weights=stored * share / _GB,
-        gradients=4 * trained * share / _GB,
+        gradients=4 * trained * (1.0 if config.accumulate_whole else share) / _GB,
         optimizer=states * trained * share / _GB,
-        gathered_weights=_gathered(model, config) / _GB,
+        gathered_weights=2.0 * (trained if config.gpus == 1 else _gathered(model)) / _GB,
         depth_codec=codec / _GB,
         activations=_activations(model, config),
         loss=(min(MAX_LOGITS, vocabulary.shape[0] * config.row_tokens) * 10 + _head_gradient(vocabulary))
@@ -145,13 +149,11 @@ def _codec_parameters(model: GEM) -> Iterator[Tensor]:
         yield from autoencoder.parameters()
 
 
-def _gathered(model: GEM, config: PlanConfig) -> float:
-    """Bytes in bfloat16 beside the shards; on one GPU autocast's copies of the same weights."""
+def _gathered(model: GEM) -> int:
+    """Values that FSDP holds whole beside the shards."""
     blocks = [sum(p.numel() for p in block.parameters()) for block in transformer_blocks(model)]
     everything = sum(p.numel() for p in model.parameters())
-    if config.gpus == 1:
-        return 2.0 * max(blocks)
-    return 2.0 * (everything - sum(blocks) + 2 * max(blocks))
+    return everything - sum(blocks) + 2 * max(blocks)
 
 
 def example_row(model: GEM, config: PlanConfig) -> Batch:
@@ -317,6 +319,7 @@ def advice(config: PlanConfig) -> tuple[list[str], Plan]:
             ("--lora-modules backbone depth_head", {"lora_modules": ("backbone", "depth_head")}),
         ]
     else:
+        changes.insert(2, ("accumulate_whole false in each stage", {"accumulate_whole": False}))
         changes += [(f"{config.gpus * n} GPUs", {"gpus": config.gpus * n}) for n in (2, 4, 8)]
     chosen: dict[str, str] = {}
     for text, change in changes:
