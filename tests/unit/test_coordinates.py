@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from egem.core.errors import RecordError
-from egem.data_engine.sources.choices import choice_answer, inline_options, plain_answer, unit_of
+from egem.data_engine.sources.choices import choice_answer, plain_answer, unit_of
 from egem.data_engine.sources.coordinates import box_from_pixels, in_thousandths, point_from_pixels, restated
 from egem.data_engine.sources.masks import interior_point
+from egem.evaluation.benchmarks.public import options_of
+from egem.question_options import inline_options
 
 
 def test_pixels_are_distances_from_the_corner() -> None:
@@ -85,12 +87,18 @@ def test_questions_ask_for_what_the_answers_are(question: str, wanted: str) -> N
         ("Which (A) [407, 852] (B) [195, 681]", ("[407, 852]", "[195, 681]")),
         ("Pick: A) 1.5 B) 2.5", ("1.5", "2.5")),
         ("Vitamin A. and what else? A. red B. blue", ("red", "blue")),
+        ("Which animal? A) cat\nB) dog\nAnswer now.", ("cat", "dog")),
+        ("Look at A. Then choose: A. up B. down", ("up", "down")),
         ("Is it red?", ()),
         ("A. only one", ()),
     ],
 )
 def test_options_in_questions(question: str, options: tuple[str, ...]) -> None:
     assert inline_options(question) == options
+    # Benchmarks read the same; they know which letter is right, and it must be among the options.
+    if options:
+        assert options_of(question, "B") == list(options)
+        assert options_of(question, "F") == []
 
 
 @pytest.mark.parametrize("text", ["B", "B.", "(B)", "b", "B. Under", "(B) Under", "under", "Under."])

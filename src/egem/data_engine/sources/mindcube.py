@@ -15,11 +15,12 @@ from typing import Any
 from egem.core.errors import RecordError
 from egem.data_engine.formats.json_rows import read_json_rows
 from egem.data_engine.sources import fields
-from egem.data_engine.sources.choices import choice_answer, inline_options, plain_answer
+from egem.data_engine.sources.choices import choice_answer, plain_answer
 from egem.data_engine.sources.conversation import ask, read_messages, with_marks
 from egem.data_engine.sources.layout import find_files, folder_of
 from egem.data_engine.sources.pictures import Pictures
 from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows
+from egem.question_options import inline_options
 from egem.records import Record
 
 NAME = "mindcube"

@@ -13,8 +13,8 @@ from egem.evaluation.benchmarks.public import (
     Rule,
     choice_entry,
     choose_rule,
-    inline_options,
     is_letter,
+    options_of,
 )
 from egem.evaluation.benchmarks.source import Source
 from egem.evaluation.parsing import ranked_letter, tail_letter
@@ -77,7 +77,7 @@ def erqa(options: BenchmarkOptions) -> Benchmark:
                 category="planning",
                 prompt=rule.prompt(question=interleaved(question, marks) if inside else question),
                 target=target,
-                options=inline_options(question, target),
+                options=options_of(question, target),
                 media=Cells(table=table, row=index, columns=("images",)),
                 scene=str(row["question_id"]),
                 num_images=None,

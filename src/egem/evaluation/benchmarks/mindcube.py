@@ -14,8 +14,8 @@ from egem.evaluation.benchmarks.public import (
     Rule,
     choice_entry,
     choose_rule,
-    inline_options,
     is_letter,
+    options_of,
 )
 from egem.evaluation.benchmarks.source import Source
 from egem.evaluation.parsing import prioritised_letter, tail_letter
@@ -101,7 +101,7 @@ def _open(name: str, size: str, options: BenchmarkOptions) -> Benchmark:
                 # Its marks stand where the images belong; without any they come first.
                 prompt=prompt if prompt.count(IMAGE_MARK) == num_images else prompt.replace(IMAGE_MARK, ""),
                 target=target,
-                options=inline_options(row["question"], target),
+                options=options_of(row["question"], target),
                 media=media,
                 scene=_scene(str(row["id"])),
                 num_images=num_images,

@@ -8,8 +8,8 @@ from egem.evaluation.benchmarks.public import (
     Rule,
     choice_entry,
     choose_rule,
-    inline_options,
     is_letter,
+    options_of,
 )
 from egem.evaluation.benchmarks.source import Source
 from egem.evaluation.parsing import enclosed_letter, tail_letter
@@ -67,7 +67,7 @@ def mmsi_bench(options: BenchmarkOptions) -> Benchmark:
                 skill=row["question_type"].replace("\u2013", "-"),
                 prompt=rule.prompt(question=question),
                 target=row["answer"].strip().upper(),
-                options=inline_options(question, row["answer"].strip().upper()),
+                options=options_of(question, row["answer"].strip().upper()),
                 media=Cells(table=table, row=index, columns=("images",)),
                 scene=str(row["id"]),
                 num_images=None,

@@ -17,6 +17,7 @@ from egem.core.errors import ConfigError, RecordError, unknown_name
 from egem.evaluation.benchmarks.benchmark import Benchmark, BenchmarkOptions
 from egem.evaluation.benchmarks.media import Loaded, Media, absent
 from egem.evaluation.totals import ALL, Part
+from egem.question_options import inline_options
 from egem.records import IMAGE_MARK, Answer, Category, Message, Record
 
 Score = float | Mapping[str, float]
@@ -321,30 +322,11 @@ def entry(
     return Entry(record=record, media=media)
 
 
-def inline_options(text: str, target: str) -> list[str]:
-    """The options that stand in a question as "A. ... B. ...", in order; none where they cannot be told.
-
-    They are letters from A on, each followed by a dot, a bracket or a colon and a space, in order.
-
-    Args:
-        text: the question.
-        target: the letter of the right one, which must be among them.
-    """
-    found: list[tuple[int, int]] = []
-    end = len(text)
-    for letter in string.ascii_uppercase:
-        begin = found[-1][1] if found else 0
-        place = text.find(f"{letter}. ", begin)
-        for form in (f"{letter}) ", f"{letter}: "):
-            other = text.find(form, begin)
-            place = other if place < 0 or 0 <= other < place else place
-        if place < 0 or (place and text[place - 1].isalnum()):
-            break
-        found.append((place, place + 3))
-    stops = [begin for begin, _ in found[1:]] + [end]
-    options = [text[b:e].strip(" \n\t,;(") for (_, b), e in zip(found, stops, strict=True)]
-    told = len(options) >= 2 and all(options) and target in string.ascii_uppercase[: len(options)]
-    return options if told else []
+def options_of(question: str, target: str) -> list[str]:
+    """The options in a question's text, in order; none where the right letter is not among them."""
+    options = inline_options(question)
+    told = all(options) and target in string.ascii_uppercase[: len(options)]
+    return list(options) if told else []
 
 
 def letters_of(options: Sequence[str]) -> str:

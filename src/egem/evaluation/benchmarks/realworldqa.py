@@ -12,7 +12,7 @@ from egem.evaluation.benchmarks.public import (
     choice_entry,
     choose_rule,
     entry,
-    inline_options,
+    options_of,
 )
 from egem.evaluation.benchmarks.source import Source
 from egem.evaluation.parsing import ranked_letter, token_letter
@@ -72,7 +72,7 @@ def realworldqa(options: BenchmarkOptions) -> Benchmark:
             "scene": str(row.get("image_path") or index),
         }
         if is_choice:
-            listed = inline_options(question, right.upper())
+            listed = options_of(question, right.upper())
             entries.append(choice_entry(**common, skill="choice", target=right.upper(), options=listed))
         else:
             entries.append(entry(**common, skill="short answer", answer=Answer(kind="text", text=right)))
