@@ -2,16 +2,19 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.training_runs import micro_config, write_records
 
 from egem.core.errors import ConfigError
 from egem.data.prepare import Preparer
+from egem.data.robot_data import EpisodeOptions
 from egem.shards import RecordGroups, iterate_records
-from egem.training.config import StageConfig, for_world_size, num_steps
+from egem.training.config import StageConfig, TrainConfig, for_world_size, num_steps
 from egem.training.distributed import OrderOfRank, World
 from egem.training.feed import stage_batches
+from egem.training.step import step_seeds
 
 STAGE = StageConfig(
     name="joint", learning_rates={"connector": 1e-3}, epochs=1.0, batch_size=2, accumulation=2
@@ -71,11 +74,39 @@ def test_another_number_of_processes_reads_the_same_samples_in_a_step(
     assert changed.batch_size * changed.accumulation * size == batch_size * accumulation * began_with
 
 
+@pytest.mark.parametrize(
+    ("sizes", "began_with", "size", "expected"),
+    [((32, 8), 1, 2, (16, 4, 1)), ((6, 2), 3, 2, (3, 1, 3)), ((32, 8), 2, 1, (32, 8, 2))],
+)
+def test_records_beside_episodes_are_shared_out_as_well(sizes, began_with, size, expected):
+    stage = replace(STAGE, batch_size=sizes[0], language_batch_size=sizes[1], accumulation=1)
+    changed = for_world_size(stage, began_with, size)
+    assert (changed.batch_size, changed.language_batch_size, changed.accumulation) == expected
+
+
 def test_a_step_that_cannot_be_shared_out_is_refused():
-    with pytest.raises(
-        ConfigError, match="the 4 samples of a step cannot be shared out evenly to 3 processes"
-    ):
-        for_world_size(STAGE, 1, 3)
+    for stage, samples in ((STAGE, 4), (replace(STAGE, batch_size=6, language_batch_size=2), 4)):
+        with pytest.raises(
+            ConfigError, match=f"the {samples} samples of a step cannot be shared out evenly to 3 processes"
+        ):
+            for_world_size(stage, 1, 3)
+
+
+def test_each_kind_of_batch_gets_the_seeds_of_one_process():
+    """Episodes and records take turns: each has its places counted by itself."""
+    stage = replace(STAGE, language_weight=1.0, accumulation=2)
+    alone = TrainConfig(
+        run=Path("run"),
+        data=(Path("demos"),),
+        episodes=EpisodeOptions(),
+        language_data=(Path("records"),),
+        stages=(stage,),
+    )
+    robot_1, records_1, robot_2, records_2 = step_seeds(alone, stage, 0, World())
+    assert len({robot_1, records_1, robot_2, records_2}) == 4
+    once = replace(stage, accumulation=1)
+    shared = [step_seeds(alone, once, 0, World(rank=rank, size=2)) for rank in range(2)]
+    assert shared == [[robot_1, records_1], [robot_2, records_2]]
 
 
 class Counting:

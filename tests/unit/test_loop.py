@@ -23,6 +23,7 @@ from egem.training.distributed import World
 from egem.training.duration import measure_step_seconds
 from egem.training.loop import train
 from egem.training.metrics import read_metrics
+from egem.training.model_options import apply_model_options
 from egem.training.optimizer import freeze
 from egem.training.probes import Probe, held_out_losses
 from egem.training.signals import Stopped
@@ -89,6 +90,13 @@ def test_micro_batches_are_one_big_batch():
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_what_stands_in_where_nothing_is_read_is_no_sample():
+    batch, idle = random_batch(2), replace(random_batch(1, seed=9), record_ids=())
+    losses, _ = gradients_of(build_micro(), [batch, idle], stage=JOINT)
+    assert losses.num_samples == 2
+    assert losses.num_tokens == int((batch.segment_ids > 0).sum())
 
 
 def test_losses_are_normalised_over_the_whole_step():
@@ -293,10 +301,17 @@ def test_maps_may_be_drawn_larger_than_the_checkpoint_s(folder, tmp_path):
         run.load_model(replace(config, depth_long_side=1))
 
 
-def test_stored_half_precision_is_trained_in_float32(folder, tmp_path):
-    config = replace(micro_config(folder), run=tmp_path / "run", checkpoint=tmp_path / "half")
+@pytest.mark.parametrize(("dtype", "kept"), [("float32", set()), ("bfloat16", {"backbone"})])
+def test_stored_half_precision_is_trained_in_float32(folder, tmp_path, dtype, kept):
+    """What no stage trains stays as it is stored, where that is what is computed in."""
     GEM.from_pretrained(folder / "checkpoint", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
-    assert {p.dtype for p in run.load_model(config).parameters()} == {torch.float32}
+    config = replace(micro_config(folder), run=tmp_path / "run", checkpoint=tmp_path / "half", dtype=dtype)
+    config = replace(config, stages=config.stages[:2])  # connector, then depth head with it
+    model = run.load_model(config)
+    apply_model_options(model, config, World())
+    dtypes = {name: {p.dtype for p in module.parameters()} for name, module in model.named_children()}
+    assert {name for name, kinds in dtypes.items() if kinds == {torch.bfloat16}} == kept
+    assert all(kinds == {torch.float32} for name, kinds in dtypes.items() if name not in kept)
 
 
 def test_a_run_is_not_overwritten(finished):

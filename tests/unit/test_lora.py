@@ -12,6 +12,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from egem.core.errors import ConfigError
 from egem.models.gem import GEM
 from egem.models.lora import adapters_merged, add_adapters, is_adapter
+from egem.training.config import TrainConfig
 from egem.training.loop import train
 from egem.training.optimizer import freeze
 from egem.training.probes import Probe
@@ -95,11 +96,43 @@ def test_merged_weights_by_hand() -> None:
 def test_a_run_resumes_exactly_and_ends_in_a_plain_model(tmp_path, options) -> None:
     """Also with 8-bit states, whose tensors are of other kinds than AdamW's."""
     config = micro_config(tmp_path, stages=three_stages(steps=(1, 1, 3))[1:], **options)
-    train(config)
-    again = replace(config, run=tmp_path / "again")
+    assert_resumes_exactly(config, stop_at=3)
+
+
+def test_beside_adapters_stored_bfloat16_stays(tmp_path) -> None:
+    GEM.from_pretrained(tiny.write_checkpoint(tmp_path / "start"), dtype=torch.bfloat16).save_pretrained(
+        tmp_path / "checkpoint"
+    )
+    config = micro_config(
+        tmp_path,
+        stages=three_stages(steps=(1, 1, 2))[2:],
+        lora_rank=4,
+        lora_modules=("backbone", "depth_head"),
+        dtype="bfloat16",
+    )
+    dtypes: dict[str, torch.dtype] = {}
+
+    def look(model, preparer, step, place):
+        dtypes.update({name: p.dtype for name, p in model.named_parameters()})
+        return {}
+
+    assert_resumes_exactly(config, stop_at=1, probe=Probe(name="look", every=1, run=look))
+    for name, dtype in dtypes.items():
+        trained = is_adapter(name) or name.startswith("connector")
+        assert dtype == (torch.float32 if trained else torch.bfloat16), name
+    exported = GEM.from_pretrained(config.run / "model")
+    for name, parameter in exported.named_parameters():
+        assert parameter.dtype == (torch.float32 if name.startswith("connector") else torch.bfloat16), name
+
+
+def assert_resumes_exactly(config: TrainConfig, *, stop_at: int, probe: Probe | None = None) -> None:
+    """Train to the end, and again with a stop; both end in the same plain model."""
+    probes = [] if probe is None else [probe]
+    train(config, probes=probes)
+    again = replace(config, run=config.run.parent / "again")
 
     def stop(model, preparer, step, place):
-        if step == 3:
+        if step == stop_at:
             os.kill(os.getpid(), signal.SIGUSR1)
         return {}
 

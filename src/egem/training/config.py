@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -154,7 +155,8 @@ class TrainConfig:
     seed: int = 0
     """Decides initial weights of a preset, reading order, noise, times and dropped conditions."""
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """`bfloat16` computes under autocast with float32 weights; `auto` takes it where the processor has it."""
+    """`bfloat16` computes under autocast, with float32 weights where anything is trained; on one device what no stage
+    trains stays as it is stored. `auto` takes bfloat16 where the processor has it."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`."""
     shard_size: int | None = None
@@ -280,10 +282,14 @@ class TrainConfig:
             )
 
 
+def kinds_of_batches(config: TrainConfig, stage: StageConfig) -> int:
+    """2 with language co-training, where a batch of records follows each one of episodes; else 1."""
+    return 2 if config.episodes is not None and stage.language_weight > 0 else 1
+
+
 def num_micro_batches(config: TrainConfig, stage: StageConfig) -> int:
-    """Batches in one optimizer step of a process: with language co-training, one of records after each of episodes."""
-    both = config.episodes is not None and stage.language_weight > 0
-    return stage.accumulation * (2 if both else 1)
+    """Batches in one optimizer step of a process."""
+    return stage.accumulation * kinds_of_batches(config, stage)
 
 
 def num_steps(stage: StageConfig, num_groups: int, world_size: int = 1) -> int:
@@ -323,15 +329,27 @@ def for_world_size(stage: StageConfig, began_with: int, size: int) -> StageConfi
         return stage
     if stage.accumulation * began_with % size == 0:
         return replace(stage, accumulation=stage.accumulation * began_with // size)
-    samples = stage.batch_size * stage.accumulation * began_with
-    _require(
-        samples % size == 0,
-        f"stage '{stage.name}': the {samples} samples of a step cannot be shared out evenly to {size} processes; the "
-        f"run was begun by {began_with}, go on with a number that divides {samples}.",
+    passes = stage.accumulation * began_with
+    sizes = (
+        [stage.batch_size]
+        if stage.language_batch_size is None
+        else [stage.batch_size, stage.language_batch_size]
     )
-    each = samples // size
-    batch_size = max(n for n in range(1, min(stage.batch_size, each) + 1) if each % n == 0)
-    return replace(stage, batch_size=batch_size, accumulation=each // batch_size)
+    for samples in (each * passes for each in sizes):
+        _require(
+            samples % size == 0,
+            f"stage '{stage.name}': the {samples} samples of a step cannot be shared out evenly to {size} processes; "
+            f"the run was begun by {began_with}, go on with a number that divides {samples}.",
+        )
+    shares = [each * passes // size for each in sizes]
+    # The fewest passes that make no batch larger than configured and cut every kind evenly.
+    accumulation = next(n for n in count(math.ceil(passes / size)) if all(share % n == 0 for share in shares))
+    return replace(
+        stage,
+        batch_size=shares[0] // accumulation,
+        accumulation=accumulation,
+        language_batch_size=None if len(shares) == 1 else shares[1] // accumulation,
+    )
 
 
 def warmup_steps(stage: StageConfig, steps: int) -> int:

@@ -18,6 +18,7 @@ from egem.training.data import TrainingData, open_data
 from egem.training.distributed import World, from_first
 from egem.training.feed import stage_batches
 from egem.training.host import keep_freed_memory
+from egem.training.model_options import apply_model_options
 from egem.training.optimizer import freeze, gradient_norm, make_optimizer, trained_parameters
 from egem.training.run import load_model
 from egem.training.sharding import settle
@@ -39,8 +40,10 @@ def measure_step_seconds(config: TrainConfig) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="egem-measure-") as folder:
         config = replace(config, run=Path(folder) / "run")
         groups = open_data(config)
-        model = load_model(config, groups).to(device_of(config.device))
+        model = load_model(config, groups)
         model.save_pretrained(config.run / "model")
+        apply_model_options(model, config, world)
+        model.to(device_of(config.device))
         preparer = Preparer.from_checkpoint(config.run / "model", fast_resize=config.fast_resize)
         return {
             stage.name: _measure(config, index, model, groups, preparer, world)

@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch.distributed.fsdp import FSDPModule
 
 from egem.core.errors import ConfigError
@@ -116,6 +115,8 @@ def latest_checkpoint(run: Path, world: World) -> Path | None:
 def load_model(config: TrainConfig, data: TrainingData | None = None) -> GEM:
     """The run's model on the CPU: from the run folder if it is there already, else from preset or checkpoint.
 
+    Its weights are as they are stored; `apply_model_options` raises what is trained to float32.
+
     Args:
         config: of the run.
         data: of a run on robot episodes: a model without an action expert gets a new one that fits them, with their
@@ -127,15 +128,14 @@ def load_model(config: TrainConfig, data: TrainingData | None = None) -> GEM:
     """
     stored = config.run / MODEL_LINK
     if stored.exists():
-        return GEM.from_pretrained(stored, dtype=torch.float32)
+        return GEM.from_pretrained(stored)
     if config.checkpoint is None:
         assert config.preset is not None
         model = build(config.preset, seed=config.seed)
     else:
         from egem.models.pretrained import load
 
-        # Weights are trained in float32, whatever they are stored in; `dtype` is what is computed in.
-        model = load(config.checkpoint, preset=config.preset, dtype=torch.float32)
+        model = load(config.checkpoint, preset=config.preset)
     if config.depth_long_side is not None:
         depth = replace(model.config.depth, long_side=config.depth_long_side)
         model.config = replace(model.config, depth=depth)

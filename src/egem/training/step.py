@@ -13,7 +13,7 @@ from egem.models.depth_codec import target_weight
 from egem.models.flow_matching import Draws
 from egem.models.gem import GEM
 from egem.models.gem_vla import GEMVLA
-from egem.training.config import StageConfig, TrainConfig, num_micro_batches
+from egem.training.config import StageConfig, TrainConfig, kinds_of_batches, num_micro_batches
 from egem.training.distributed import World, sum_over_ranks
 from egem.training.passes import Pass, even_passes
 from egem.training.sharding import sync_gradients
@@ -50,9 +50,9 @@ class StepLosses:
     action: float | None
     """Flow-matching loss per action; None if not computed or without an action."""
     num_tokens: int
-    """Tokens of all processes, padding excluded."""
+    """Tokens of all processes' samples, padding excluded."""
     num_samples: int
-    """Samples of all processes."""
+    """Samples of all processes; what stands in where nothing is read counts neither here nor there."""
     finite_here: bool
     """Whether this process's share of the sums is finite."""
 
@@ -71,11 +71,16 @@ def draw_seed(seed: int, stage: str, step: int, index: int) -> int:
 
 
 def step_seeds(config: TrainConfig, stage: StageConfig, step: int, world: World) -> list[int]:
-    """A seed for each of this process's micro-batches in a step of a stage."""
-    return [
-        draw_seed(config.seed, stage.name, step, micro * world.size + world.rank)
-        for micro in range(num_micro_batches(config, stage))
-    ]
+    """A seed for each of this process's micro-batches in a step of a stage.
+
+    Places are counted within each kind of batch, so that the same samples get the same seed however many processes
+    share them.
+    """
+    kinds, seeds = kinds_of_batches(config, stage), []
+    for micro in range(num_micro_batches(config, stage)):
+        place = micro // kinds * world.size + world.rank
+        seeds.append(draw_seed(config.seed, stage.name, step, place * kinds + micro % kinds))
+    return seeds
 
 
 def count_targets(model: GEM, batch: Batch) -> tuple[int, int, int]:
@@ -123,8 +128,10 @@ def accumulate_gradient(
     """
     language, depth, action = stage.language_weight > 0, stage.depth_weight > 0, stage.action_weight > 0
     counts = torch.tensor([count_targets(model, batch) for batch in batches], dtype=torch.float64).sum(0)
-    num_tokens = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
-    num_samples = sum(int(batch.segment_ids.amax(dim=1).sum()) for batch in batches)
+    # An idle batch (past an epoch's end, or unreadable) is of no record.
+    read = [batch for batch in batches if batch.record_ids]
+    num_tokens = sum(int((batch.segment_ids > 0).sum()) for batch in read)
+    num_samples = sum(int(batch.segment_ids.amax(dim=1).sum()) for batch in read)
     sizes = [float(num_tokens), float(num_samples)]
     totals = sum_over_ranks(torch.cat([counts, torch.tensor(sizes, dtype=torch.float64)]), world).tolist()
     language_scale = stage.language_weight / max(1.0, totals[0]) if language else 0.0
