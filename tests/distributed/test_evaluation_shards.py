@@ -2,18 +2,24 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from egem.core.errors import ConfigError
 from egem.evaluation.benchmarks import Benchmark
+from egem.evaluation.depth_run import DepthOptions
 from egem.evaluation.journal import Journal
-from egem.evaluation.predictor import Predictor
-from egem.evaluation.runner import RunOptions, answer
+from egem.evaluation.predictor import GeneratedDepth, Predictor
+from egem.evaluation.runner import RunOptions, answer, run, share_work
 from egem.evaluation.sharding import World, merge_shares, share_path
 from record_sets import write_records
 from tiny import build_micro
@@ -38,6 +44,89 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     return write_records(tmp_path_factory.mktemp("records") / "r", NUM_GROUPS, with_depth=False)
+
+
+class Recorder:
+    """Answers with the length of the question, draws flat maps, and remembers what it was given."""
+
+    name = fingerprint = "recorder"
+
+    def __init__(self):
+        self.asked, self.seen = [], []
+
+    def answer(self, records, *, batch_size, max_new_tokens):
+        self.asked += [record.group for record in records]
+        return [str(len(record.messages[0].content) % 7) for record in records]
+
+    def draw_depth(self, images, *, num_steps, guidance, seed, batch_size):
+        self.seen += [image.tobytes() for image in images]
+        return [self.round_trip(np.ones(image.shape[:2], np.float32), None) for image in images]
+
+    def round_trip(self, depth, image_size):
+        values = np.where(depth > 0, depth, 1).astype(np.float32)
+        return GeneratedDepth(values=values, kind="metric", scale=1.0, shift=0.0, encoded=values[None])
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A world of threads."""
+
+    rank: int
+    barrier: threading.Barrier
+
+    @property
+    def size(self):
+        return self.barrier.parties
+
+    @property
+    def is_first(self):
+        return self.rank == 0
+
+    def wait(self):
+        self.barrier.wait(60)
+
+
+def test_processes_share_depth_maps_and_keep_the_questions_of_a_picture_together(tmp_path):
+    folder = write_records(tmp_path / "r", 7)
+    benchmark = Benchmark.from_folder("seven", folder)
+    options = RunOptions(batch_size=3, depth=DepthOptions(batch_size=2))
+    alone = Recorder()
+    run(benchmark, alone, tmp_path / "alone", options)
+    # What a killed run of one left: an answer and a map of the first group.
+    out = tmp_path / "shared"
+    out.mkdir()
+    for name in ("answers", "depth"):
+        shutil.copy(tmp_path / "alone" / f"{name}.of.json", out)
+        lines = (tmp_path / "alone" / f"{name}.jsonl").read_bytes().splitlines(keepends=True)
+        (out / f"{name}.jsonl").write_bytes(lines[0])
+    models = [Recorder() for _ in range(3)]
+    barrier = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as pool:
+        work = [
+            pool.submit(share_work, benchmark, model, out, options, Meeting(rank, barrier))
+            for rank, model in enumerate(models)
+        ]
+        for one in work:
+            one.result()
+    groups = [set(model.asked) for model in models]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 7
+    assert sum(len(model.asked) for model in models) == 27
+    assert [len(model.seen) for model in models] == [2, 2, 2]
+    assert set().union(*(model.seen for model in models)) == set(alone.seen[1:])
+    idle = Recorder()
+    run(benchmark, idle, out, options)
+    assert idle.asked == idle.seen == []
+    names = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert all((out / name).read_bytes() == (tmp_path / "alone" / name).read_bytes() for name in names)
+
+
+def test_fewer_maps_than_before_keep_the_others(tmp_path):
+    benchmark = Benchmark.from_folder("three", write_records(tmp_path / "r", 3))
+    for num in (3, 2, 3):
+        run(benchmark, model := Recorder(), tmp_path / "out", RunOptions(depth=DepthOptions(num_images=num)))
+        assert len((tmp_path / "out" / "depth.jsonl").read_text().splitlines()) == 3
+    assert model.seen == []
 
 
 @pytest.mark.slow

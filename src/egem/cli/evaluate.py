@@ -90,7 +90,7 @@ def evaluate(arguments: list[str]) -> None:
 def _run(options: EvaluateOptions) -> None:
     from egem.evaluation.answers_file import AnswersFile
     from egem.evaluation.benchmarks import BenchmarkOptions, open_benchmark
-    from egem.evaluation.runner import answer, run
+    from egem.evaluation.runner import run, share_work
     from egem.evaluation.sharding import World
     from egem.recipes.pages import Evaluated, make_report
     from egem.report.page import write_report
@@ -117,7 +117,7 @@ def _run(options: EvaluateOptions) -> None:
         if isinstance(model, AnswersFile):
             model.check(benchmark.name, (record.id for record in benchmark.questions()))
         folder = out / benchmark.name.replace(":", "-").replace("/", "-")
-        answer(benchmark, model, folder, running, world=world)
+        share_work(benchmark, model, folder, running, world)
         if world.is_first:
             scores = run(benchmark, model, folder, running)
             print((folder / "scores.md").read_text())

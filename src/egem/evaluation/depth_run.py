@@ -5,7 +5,7 @@ depth through encoding and codec and back: what a perfect generator would get). 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,8 +25,8 @@ from egem.evaluation.depth import (
     mean_depth_map,
     measure,
 )
-from egem.evaluation.journal import Journal
 from egem.evaluation.predictor import Drawing, GeneratedDepth
+from egem.evaluation.sharding import World, share_out
 from egem.media import check_depth, decode_depth, decode_image
 from egem.shards import RecordGroups
 
@@ -98,6 +98,7 @@ def score_depth(
     *,
     training_data: tuple[Path, ...] = (),
     progress: Callable[[int, int], None] | None = None,
+    world: World | None = None,
 ) -> DepthScores | None:
     """Draw the depth of a benchmark's images and measure it; a killed run goes on where it stopped.
 
@@ -108,6 +109,7 @@ def score_depth(
         options: how.
         training_data: record folders whose mean depth map is the baseline; none: no baseline.
         progress: called with (images done, images in all).
+        world: the processes that share the drawing; all must call this, and all return the scores.
 
     Returns:
         None where the benchmark has no depth.
@@ -116,10 +118,15 @@ def score_depth(
         CheckpointError: the folder holds results of another run.
         RecordError: an image or a depth map cannot be read.
     """
-    truths = list(islice(true_depths(benchmark), options.num_images))
-    if not truths:
+    # Only what all images together decide is kept: each process decodes its share again when it draws.
+    ids, ranges, is_metric = [], [], True
+    for truth in islice(true_depths(benchmark), options.num_images):
+        ids.append(truth.id)
+        ranges.append(depth_range([truth.depth]))
+        is_metric &= truth.is_metric
+    if not ids:
         return None
-    limits = benchmark.depth_range or depth_range(truth.depth for truth in truths)
+    limits = benchmark.depth_range or (min(low for low, _ in ranges), max(high for _, high in ranges))
     mean_map = _mean_training_depth(training_data)
     identity = {
         "benchmark": benchmark.name,
@@ -131,45 +138,50 @@ def score_depth(
         "depth_range": limits,
         "training_data": RecordGroups(training_data).fingerprint if training_data else None,
     }
-    journal = Journal(folder / "depth.jsonl", identity)
-    missing = [truth for truth in truths if truth.id not in journal.entries]
-    for start in range(0, len(missing), options.batch_size):
-        chunk = missing[start : start + options.batch_size]
-        drawn = draw(predictor, chunk, options)
-        journal.append(
-            [
-                _entry(truth, depth, predictor, mean_map, limits)
-                for truth, depth in zip(chunk, drawn, strict=True)
-            ]
-        )
+
+    def drawn(wanted: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        truths = true_depths(benchmark, frozenset(wanted))
+        while chunk := list(islice(truths, options.batch_size)):
+            maps = draw(predictor, chunk, options)
+            pairs = zip(chunk, maps, strict=True)
+            yield [_entry(truth, depth, predictor, mean_map, limits) for truth, depth in pairs]
+
+    def tell(done: int) -> None:
         if progress is not None:
-            progress(len(truths) - len(missing) + start + len(chunk), len(truths))
-    entries = [journal.entries[truth.id] for truth in truths]
+            progress(done, len(ids))
+
+    journal = share_out(folder / "depth.jsonl", identity, [[id] for id in ids], drawn, world or World(), tell)
+    entries = [journal.entries[id] for id in ids]
     return DepthScores(
         scores=_averages(entries),
-        unit="m" if all(truth.is_metric for truth in truths) else "relative",
+        unit="m" if is_metric else "relative",
         depth_range=limits,
         num_steps=options.num_steps,
         guidance=options.guidance,
     )
 
 
-def true_depths(benchmark: Benchmark) -> Iterator[TrueDepth]:
+def true_depths(benchmark: Benchmark, wanted: Container[str] | None = None) -> Iterator[TrueDepth]:
     """Every image of a benchmark that has at least one depth reading, in order.
+
+    Args:
+        benchmark: what holds them.
+        wanted: only images with these ids; others are not decoded.
 
     Raises:
         RecordError: an image or depth map cannot be read, or a depth map is in an implausible unit.
     """
     for record in benchmark.group_heads():
         for index, file in enumerate(record.depths):
-            if file is None:
+            id = f"{record.group}#{index}"
+            if file is None or (wanted is not None and id not in wanted):
                 continue
             where = f"record '{record.id}'"
             depth = decode_depth(file, where=where)
             check_depth(depth, file.kind, where=where, unit_m=file.unit_m)
             if (depth > 0).any():
                 yield TrueDepth(
-                    id=f"{record.group}#{index}",
+                    id=id,
                     image=decode_image(record.images[index], where=where),
                     depth=depth,
                     is_metric=file.kind == "metric",

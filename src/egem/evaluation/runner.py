@@ -14,7 +14,7 @@ A run that was killed goes on where it stopped and ends with the same files, on 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -27,11 +27,10 @@ from egem.evaluation.baselines import baselines, blind_floor
 from egem.evaluation.benchmarks import Benchmark
 from egem.evaluation.benchmarks.public import PublicBenchmark
 from egem.evaluation.depth_run import DepthOptions, score_depth
-from egem.evaluation.journal import Journal
 from egem.evaluation.judge import Judge
 from egem.evaluation.predictor import Answering, Drawing
 from egem.evaluation.scores import RuleTold, Scores, markdown, metric_means, tabulate
-from egem.evaluation.sharding import World, merge_shares, share_path
+from egem.evaluation.sharding import World, share_out
 from egem.evaluation.totals import estimate_totals
 from egem.records import Record
 
@@ -131,6 +130,19 @@ def run(
     return scores
 
 
+def share_work(
+    benchmark: Benchmark, model: Answering, folder: Path, options: RunOptions, world: World
+) -> None:
+    """This process's share of the answers and depth maps; where all have called this, `run` has only to score.
+
+    Raises:
+        CheckpointError, ConfigError, ProtocolError, RecordError: see `run`.
+    """
+    answer(benchmark, model, folder, options, world=world)
+    if options.depth is not None and isinstance(model, Drawing):
+        score_depth(benchmark, model, folder, options.depth, training_data=options.training_data, world=world)
+
+
 def answer(
     benchmark: Benchmark,
     model: Answering,
@@ -188,19 +200,20 @@ def answer(
     def tell(what: str) -> Callable[[int], None]:
         return lambda done: progress(what, done, len(ids)) if progress is not None else None
 
+    by_id = {record.id: record for record in questions}
+    # Neighbours that share their images go to one process, which then decodes a video once.
+    groups = [[r.id for r in neighbours] for _, neighbours in groupby(questions, lambda r: r.group)]
+
+    def batched(work: Callable[[Sequence[Record]], list[dict[str, Any]]]):
+        return lambda ids: (work(chunk) for chunk in _chunks((by_id[id] for id in ids), options.batch_size))
+
     path = folder / "answers.jsonl"
     if rule is None or not rule.judged:
-        journal = _share_out(path, identity, questions, scored, options.batch_size, world, tell("answers"))
+        journal = share_out(path, identity, groups, batched(scored), world, tell("answers"))
     else:
         told = {**identity, "judge": options.judge.name if options.judge else None}
-        texts = _share_out(
-            folder / "predictions.jsonl",
-            identity,
-            questions,
-            unjudged,
-            options.batch_size,
-            world,
-            tell("answers"),
+        texts = share_out(
+            folder / "predictions.jsonl", identity, groups, batched(unjudged), world, tell("answers")
         )
 
         def judged(chunk: Sequence[Record]) -> list[dict[str, Any]]:
@@ -209,37 +222,8 @@ def answer(
             triples = zip(chunk, given, marks, strict=True)
             return [_line(record, text, {"score": mark}) for record, text, mark in triples]
 
-        journal = _share_out(path, told, questions, judged, options.batch_size, world, tell("marks"))
+        journal = share_out(path, told, groups, batched(judged), world, tell("marks"))
     return [ScoredAnswer.from_line(journal.entries[id]) for id in ids]
-
-
-def _share_out(
-    path: Path,
-    identity: dict[str, Any],
-    questions: Sequence[Record],
-    work: Callable[[Sequence[Record]], list[dict[str, Any]]],
-    batch_size: int,
-    world: World,
-    tell: Callable[[int], None],
-) -> Journal:
-    """The journal with a line for every question, in their order: this process does its share of what is left."""
-    if world.is_first:
-        done = merge_shares(path, identity)
-        if done.entries:
-            logger.info("%s: %d of %d are there already", path, len(done.entries), len(questions))
-    world.wait()
-    journal = Journal(path, identity)
-    left = [record for record in questions if record.id not in journal.entries]
-    mine = journal if world.size == 1 else Journal(share_path(path, world), identity)
-    for chunk in _chunks(left[world.rank :: world.size], batch_size):
-        mine.append(work(chunk))
-        others = 0 if world.size == 1 else len(journal.entries)
-        tell(others + len(mine.entries))
-    world.wait()
-    if world.is_first:
-        merge_shares(path, identity).sort([record.id for record in questions])
-    world.wait()
-    return Journal(path, identity)
 
 
 def _identity(benchmark: Benchmark, model: Answering, options: RunOptions) -> dict[str, Any]:
@@ -287,4 +271,4 @@ def _chunks(items: Iterable[T], size: int) -> Iterable[list[T]]:
         yield chunk
 
 
-__all__ = ["Model", "Progress", "RunOptions", "answer", "blind_floor", "run"]
+__all__ = ["Model", "Progress", "RunOptions", "answer", "blind_floor", "run", "share_work"]

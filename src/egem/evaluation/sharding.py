@@ -1,8 +1,9 @@
-"""One benchmark answered by several processes (torchrun), each with a share of the questions."""
+"""One benchmark answered by several processes (torchrun), each with a share of the questions and of the depth maps."""
 
 import datetime
 import logging
 import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,47 @@ def merge_shares(path: Path, identity: dict[str, Any]) -> Journal:
         share.unlink()
         share.with_suffix(".of.json").unlink(missing_ok=True)
     return journal
+
+
+def share_out(
+    path: Path,
+    identity: dict[str, Any],
+    groups: Sequence[Sequence[str]],
+    work: Callable[[Sequence[str]], Iterable[list[dict[str, Any]]]],
+    world: World,
+    tell: Callable[[int], None],
+) -> Journal:
+    """The journal with an entry for every id, in their order: this process does its share of what is left.
+
+    Args:
+        path: of the journal.
+        identity: see `Journal`.
+        groups: ids; those of one group are left to one process, because they share images that must be decoded.
+        work: gives the entries of these ids, batch after batch.
+        world: the processes that share the work; all must call this.
+        tell: called with how many entries are there.
+
+    Raises:
+        CheckpointError: the journal holds results of something else.
+    """
+    if world.is_first:
+        done = merge_shares(path, identity)
+        if done.entries:
+            logger.info("%s: %d entries are there already", path, len(done.entries))
+    world.wait()
+    journal = Journal(path, identity)
+    left = [[id for id in group if id not in journal.entries] for group in groups]
+    count = sum(map(len, groups)) - sum(map(len, left))
+    shares = [group for group in left if group][world.rank :: world.size]
+    mine = journal if world.size == 1 else Journal(share_path(path, world), identity)
+    for entries in work([id for group in shares for id in group]):
+        mine.append(entries)
+        count += len(entries)
+        tell(count)
+    world.wait()
+    if world.is_first:
+        whole = merge_shares(path, identity)
+        asked = dict.fromkeys(id for group in groups for id in group)
+        whole.sort([*asked, *(id for id in whole.entries if id not in asked)])
+    world.wait()
+    return Journal(path, identity)
