@@ -67,20 +67,11 @@ class Recorder:
         return GeneratedDepth(values=values, kind="metric", scale=1.0, shift=0.0, encoded=values[None])
 
 
-@dataclass(frozen=True)
-class Meeting:
+@dataclass(frozen=True, kw_only=True)
+class Meeting(World):
     """A world of threads."""
 
-    rank: int
     barrier: threading.Barrier
-
-    @property
-    def size(self):
-        return self.barrier.parties
-
-    @property
-    def is_first(self):
-        return self.rank == 0
 
     def wait(self):
         self.barrier.wait(60)
@@ -103,7 +94,9 @@ def test_processes_share_depth_maps_and_keep_the_questions_of_a_picture_together
     barrier = threading.Barrier(3)
     with ThreadPoolExecutor(3) as pool:
         work = [
-            pool.submit(share_work, benchmark, model, out, options, Meeting(rank, barrier))
+            pool.submit(
+                share_work, benchmark, model, out, options, Meeting(rank=rank, size=3, barrier=barrier)
+            )
             for rank, model in enumerate(models)
         ]
         for one in work:
