@@ -1,13 +1,22 @@
-"""Two gloo processes: a sharded GEM-VLA's gradients and chunks are those of a whole one."""
+"""Two gloo processes: a sharded GEM-VLA's gradients, chunks and curve are those of a whole one."""
+
+from dataclasses import replace
 
 import torch
 from tests.processes import run_together
 from tests.tiny import random_sample
 from tests.tiny_vla import STATE_DIM, build_micro_vla, robot_batch, robot_samples
+from tests.training_runs import assert_close, micro_config, numbers, train_in_process, write_records
 
+from egem.core.config import save_json
+from egem.data.robot_data import EpisodeOptions
+from egem.data_engine.episodes.lerobot_writer import write_lerobot
+from egem.training.config import StageConfig
 from egem.training.distributed import current_world
+from egem.training.loop import train
 from egem.training.model_options import checkpoint_activations
 from egem.training.sharding import shard
+from robot_episodes import episode
 
 
 def test_gradients_and_chunks(tmp_path):
@@ -49,3 +58,33 @@ def check() -> None:
         for m in (whole, sharded)
     ]
     torch.testing.assert_close(drawn[1], drawn[0], rtol=1e-4, atol=1e-5)
+
+
+def test_learning_from_episodes_and_records_is_one_process_s(tmp_path):
+    """Noise, times and turns of both kinds: two processes, then one that takes two batches of each a step."""
+    write_lerobot((episode(seed, steps=8) for seed in range(2)), tmp_path / "demos")
+    stage = StageConfig(
+        name="together",
+        learning_rates={"action_expert": 1e-3, "backbone": 1e-3, "depth_head": 1e-3},
+        steps=2,
+        batch_size=2,
+        language_batch_size=1,
+        language_weight=0.5,
+        action_weight=1.0,
+    )
+    config = micro_config(
+        tmp_path,
+        run=tmp_path / "two",
+        data=(tmp_path / "demos",),
+        language_data=(write_records(tmp_path / "data", num_groups=4),),
+        episodes=EpisodeOptions(horizon=4),
+        stages=(stage,),
+        checkpoint_every=100,
+    )
+    save_json(config, tmp_path / "two.json")
+    run_together(train_in_process, tmp_path, tmp_path / "two.json", False)
+    alone = replace(config, run=tmp_path / "one", stages=(replace(stage, accumulation=2),))
+    train(alone)
+    rows = numbers(config.run)
+    assert rows[0]["data/samples"] == 2 * (2 + 1)
+    assert_close(rows, numbers(alone.run), rel=1e-5)
