@@ -108,6 +108,8 @@ class Batch:
     """One entry per depth map size; never empty."""
     row_images: tuple[int, ...] = ()
     """Images of each row, for `rows`."""
+    left_out: int = 0
+    """Depth maps and turns of these samples that could not be used when they were prepared."""
     actions: ActionTargets | None = None
     """Of robot data: one chunk per sample; None elsewhere."""
 

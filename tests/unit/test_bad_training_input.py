@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from tests.tiny import build_micro
-from tests.training_runs import micro_config, three_stages
+from tests.training_runs import micro_config, three_stages, write_records
 
 from egem.core.errors import CheckpointError, ConfigError, EgemError, RecordError
 from egem.training import checkpoints
@@ -45,6 +45,13 @@ def test_truncated_shard(config, folder, tmp_path):
     (shard,) = (tmp_path / "data").glob("*.parquet")
     shard.write_bytes(shard.read_bytes()[:-100])
     assert str(shard) in message(replace(config, data=(tmp_path / "data",)), RecordError)
+
+
+def test_depth_from_records_without_any(config, tmp_path):
+    flat = write_records(tmp_path / "flat", num_groups=1)
+    text = message(replace(config, data=(flat,), latents="required"), ConfigError)
+    assert text.startswith(f"{flat}: no picture has a depth map, but stage 'connector' has depth_weight 1.")
+    assert not config.run.exists()
 
 
 def test_unknown_preset(config):

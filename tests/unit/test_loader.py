@@ -13,6 +13,7 @@ from tests.record_sets import group
 import egem
 from egem.batch import IGNORE_LABEL, Batch
 from egem.core.errors import RecordError
+from egem.data import loader
 from egem.data.chat import ChatTokenizer
 from egem.data.depth import DepthPolicy
 from egem.data.images import ImagePolicy
@@ -101,6 +102,23 @@ def test_without_depth_there_is_a_placeholder(groups, preparer):
     (placeholder,) = batch.depth
     assert placeholder.pixels.shape == (1, 1, 16, 16)
     assert placeholder.weight.tolist() == [0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_relative_depth_under_log_is_counted_and_never_all_there_is(preparer, tmp_path, monkeypatch, workers):
+    with ShardWriter(tmp_path / "a") as writer:
+        for seed in range(4):
+            for record in group(seed):
+                relative = tuple(
+                    replace(depth, kind="relative") for depth in record.depths if depth is not None
+                )
+                writer.add(replace(record, depths=relative))
+    groups = RecordGroups([tmp_path / "a"])
+    read = load(groups, preparer, batch_size=2, num_steps=2, workers=workers)
+    assert [batch.left_out for batch in read] == [2, 2]
+    monkeypatch.setattr(loader, "_GRACE", 3)
+    with pytest.raises(RecordError, match="the first 4 depth maps are all relative, but this checkpoint's"):
+        load(groups, preparer, batch_size=2, num_steps=2, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

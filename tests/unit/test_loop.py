@@ -14,7 +14,7 @@ from tests.tiny import batch_of, build_micro, random_batch, random_sample
 from tests.training_runs import micro_config, numbers, three_stages, write_records
 
 from egem.core.config import load_json
-from egem.core.errors import CheckpointError, ConfigError, TrainingError
+from egem.core.errors import CheckpointError, ConfigError, RecordError, TrainingError
 from egem.models.gem import GEM
 from egem.training import loop, run
 from egem.training.checkpoints import checkpoint_folders, find_latest
@@ -327,6 +327,31 @@ def test_resuming_with_other_data_is_refused(finished, folder, tmp_path):
     other = write_records(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError, match=r"not the data that .* was trained on so far"):
         train(replace(finished, data=(other,)), resume=True)
+
+
+def test_a_shard_changed_in_place_ends_the_run_and_is_not_resumed_on(folder, tmp_path):
+    shard = write_records(tmp_path / "data", num_groups=4) / "shard-00000.parquet"
+    whole = bytearray(shard.read_bytes())
+    changed = whole.copy()
+    changed[len(whole) // 2] ^= 1
+
+    def change(model, preparer, step, place):
+        if step == 2:
+            shard.write_bytes(changed)
+        return {}
+
+    stages = (replace(JOINT, steps=3),)
+    config = micro_config(folder, run=tmp_path / "run", data=(shard.parent,), stages=stages)
+    config = replace(config, checkpoint_every=1)
+    probe = Probe(name="change", every=1, run=change)
+    with pytest.raises(RecordError, match=r"shard-00000.parquet is not the file that was written"):
+        train(config, probes=[probe])
+    assert find_latest(config.run).name == "step-1"
+    with pytest.raises(RecordError, match=r"shard-00000.parquet is not the file that was written"):
+        train(config, resume=True)
+    shard.write_bytes(whole)
+    train(config, resume=True)
+    assert len(read_metrics(config.run)) == 3
 
 
 def test_two_trainers_do_not_share_a_run_folder(folder):

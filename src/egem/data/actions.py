@@ -3,6 +3,7 @@
 The same function, `observe`, makes what the model sees in training and in use.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -112,6 +113,11 @@ class EpisodeWindows:
     def pad_id(self) -> int:
         """See `SampleSource`."""
         return self.preparer.tokenizer.pad_id
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """See `SampleSource`."""
+        return self.preparer.counts
 
     def _depth_maps(self, depths: Mapping[int, np.ndarray], where: str) -> tuple[DepthMap, ...]:
         made = [self.preparer.depth_map(depth, place, where=where) for place, depth in depths.items()]

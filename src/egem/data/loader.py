@@ -8,8 +8,9 @@ reason; nothing takes its place. Too many of them stop the run.
 import json
 import logging
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +25,7 @@ from egem.data.collate import collate
 from egem.data.depth import DepthTarget
 from egem.data.latents import DepthLatents
 from egem.data.order import Order
-from egem.data.prepare import Preparer
+from egem.data.prepare import RELATIVE_UNDER_LOG, Preparer
 from egem.data.targets import check_target, donors, pictures_in_place
 from egem.media import decode_image, image_size
 from egem.records import IMAGE_MARK, Message, Record
@@ -33,7 +34,8 @@ from egem.shards import RecordGroups
 logger = logging.getLogger(__name__)
 
 _GRACE = 100
-"""The bad fraction is taken of at least this many groups, so that one early bad group does not stop a run."""
+"""The bad fraction is taken of at least this many groups, so that one early bad group does not stop a run; and so
+many depth maps are tried before they are all given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class SampleSource(Protocol):
     @property
     def pad_id(self) -> int:
         """Input id of padding."""
+        ...
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Depth maps and turns of samples that this process could not use so far, by reason."""
         ...
 
 
@@ -165,7 +172,7 @@ def batches_of(
         quarantine: JSON lines file to which bad samples are added.
 
     Raises:
-        RecordError: too many samples cannot be read; names the last reason.
+        RecordError: too many samples cannot be read, names the last reason; or none of the depth can be drawn.
     """
     task = _Steps(source=source, order=order, batch_size=batch_size, row_tokens=row_tokens)
     loader = DataLoader(
@@ -176,10 +183,18 @@ def batches_of(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_the_parent,
     )
-    seen, bad = 0, 0
+    seen, bad, relative, drawn = 0, 0, 0, False
     noted: set[int] = set()
-    for batch, failed in loader:
+    for batch, failed, left_out in loader:
         seen += batch_size
+        relative += left_out[RELATIVE_UNDER_LOG]
+        drawn = drawn or any(bool(targets.weight.any()) for targets in batch.depth)
+        if relative >= _GRACE and not drawn:
+            raise RecordError(
+                f"the first {relative} depth maps are all relative, but this checkpoint's encoding 'log' states "
+                "metres, so no depth would be learnt. Give metric depth, start from a checkpoint with the encoding "
+                "'inverse' or 'spectral', or set depth_weight to 0."
+            )
         for failure in failed:
             bad += 1
             if failure.group not in noted:
@@ -247,9 +262,14 @@ class RecordSamples:
         """See `SampleSource`."""
         return self.preparer.tokenizer.pad_id
 
+    @property
+    def left_out(self) -> Counter[str]:
+        """See `SampleSource`."""
+        return self.preparer.counts
+
 
 @dataclass(frozen=True, kw_only=True)
-class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
+class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...], Counter[str]]]):
     """Step number to batch; what the workers run."""
 
     source: SampleSource
@@ -257,9 +277,10 @@ class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
     batch_size: int
     row_tokens: int | None
 
-    def __getitem__(self, step: int) -> tuple[Batch, tuple[_BadGroup, ...]]:
+    def __getitem__(self, step: int) -> tuple[Batch, tuple[_BadGroup, ...], Counter[str]]:
         samples: list[Sample] = []
         failed: list[_BadGroup] = []
+        before = self.source.left_out.copy()
         for row, group in enumerate(self.order.groups(step, self.batch_size)):
             try:
                 sample = self.source.sample(group, self.order.rng(step, self.batch_size, row))
@@ -273,7 +294,8 @@ class _Steps(Dataset[tuple[Batch, tuple[_BadGroup, ...]]]):
             depth_placeholder=self.source.placeholder(),
             row_tokens=self.row_tokens,
         )
-        return batch, tuple(failed)
+        left_out = self.source.left_out - before
+        return replace(batch, left_out=left_out.total()), tuple(failed), left_out
 
 
 def depth_placeholder(preparer: Preparer) -> DepthTargets:

@@ -23,6 +23,9 @@ from egem.records import IMAGE_MARK, DepthFile, Message, Record
 logger = logging.getLogger(__name__)
 
 
+RELATIVE_UNDER_LOG = "relative depth under the metric encoding 'log'"
+
+
 class Preparer:
     """Turns records into samples, the same way in training, evaluation and use.
 
@@ -266,7 +269,7 @@ class Preparer:
     def _usable(self, file: DepthFile, record: Record) -> bool:
         """`log` states metres, so relative depth cannot be written in it."""
         if self.depth.encoding == "log" and file.kind == "relative":
-            self._count("relative depth under the metric encoding 'log'", f"record '{record.id}'")
+            self._count(RELATIVE_UNDER_LOG, f"record '{record.id}'")
             return False
         return True
 

@@ -59,6 +59,8 @@ class Position:
     """Fingerprint of the data."""
     world_size: int
     """Processes for which the configuration gives batch size and accumulation: those that began the run."""
+    data_stamp: str = ""
+    """The data's stamp: where it differs, files were written again and their content has to be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,11 @@ def train(
             groups = open_data(config)
             if model is None and not (config.run / MODEL_LINK).exists():
                 model = load_model(config, groups)
+            if model is not None and "preprocessor_config.json" not in model.processor_files:
+                raise CheckpointError(
+                    f"{config.checkpoint or config.preset} has no tokenizer and image processor to read data with; "
+                    "start from a checkpoint that has them (egem init --backbone P --depth-head P)."
+                )
         require_equal(["fingerprint of the data"], [groups.fingerprint], world)
         with (
             claim_run(config.run, world),
@@ -145,7 +150,7 @@ def _prepare(
         config = reconcile(config, world, resume=resume)
     checkpoint = latest_checkpoint(config.run, world) if resume else None
     with failing_together(world):
-        position = None if checkpoint is None else _checked_position(checkpoint, config, groups)
+        position = None if checkpoint is None else _checked_position(checkpoint, config, groups, world)
         if model is None or (config.run / MODEL_LINK).exists():
             model = load_model(config, groups)
         device = device_of(config.device)
@@ -322,6 +327,9 @@ def train_stage(
             writer.wait()
         if done % config.checkpoint_every == 0 or is_last or stop:
             with failing_together(world):
+                # Who is told to stop may have seconds left; resuming compares the data too.
+                if world.is_first and not stop:
+                    run.groups.check_unchanged()
                 metrics.sync()
             writer.save(state_tensors(model, optimizer), _position(run, stage, done, step + 1))
 
@@ -339,13 +347,16 @@ def train_stage(
     export_model(model, config.run, stage.name, world)
 
 
-def _checked_position(checkpoint: Path, config: TrainConfig, groups: TrainingData) -> Position:
+def _checked_position(checkpoint: Path, config: TrainConfig, groups: TrainingData, world: World) -> Position:
     position = load_position(checkpoint)
     if position.data != groups.fingerprint:
         raise CheckpointError(
             f"{', '.join(map(str, config.data))}: not the data that {config.run} was trained on so far; "
             "resume with that data, or start a new run folder."
         )
+    if world.is_first and position.data_stamp != groups.stamp:
+        logger.info("the data's files are newer than the checkpoint; comparing their content with its hashes")
+        groups.check_content()
     return position
 
 
@@ -356,6 +367,7 @@ def _position(run: Run, stage: StageConfig, done: int, stage_step: int) -> Posit
         stage_step=stage_step,
         seed=run.config.seed,
         data=run.groups.fingerprint,
+        data_stamp=run.groups.stamp,
         world_size=run.began_with,
     )
 
@@ -374,6 +386,7 @@ def _values(losses: StepLosses, rates: dict[str, float], norm: float, clock: Clo
         "optimizer/gradient_norm": norm,
         "data/tokens": losses.num_tokens,
         "data/samples": losses.num_samples,
+        "data/left_out": losses.num_left_out,
     }
     values |= {"time/step": seconds}
     values |= {f"time/share_{name}": part / seconds for name, part in clock.seconds.items()}

@@ -53,6 +53,8 @@ class StepLosses:
     """Tokens of all processes' samples, padding excluded."""
     num_samples: int
     """Samples of all processes; what stands in where nothing is read counts neither here nor there."""
+    num_left_out: int
+    """Depth maps and turns of all processes' samples that could not be used."""
     finite_here: bool
     """Whether this process's share of the sums is finite."""
 
@@ -132,7 +134,7 @@ def accumulate_gradient(
     read = [batch for batch in batches if batch.record_ids]
     num_tokens = sum(int((batch.segment_ids > 0).sum()) for batch in read)
     num_samples = sum(int(batch.segment_ids.amax(dim=1).sum()) for batch in read)
-    sizes = [float(num_tokens), float(num_samples)]
+    sizes = [float(num_tokens), float(num_samples), float(sum(batch.left_out for batch in batches))]
     totals = sum_over_ranks(torch.cat([counts, torch.tensor(sizes, dtype=torch.float64)]), world).tolist()
     language_scale = stage.language_weight / max(1.0, totals[0]) if language else 0.0
     depth_scale = stage.depth_weight / max(1.0, totals[1]) if depth else 0.0
@@ -176,6 +178,7 @@ def accumulate_gradient(
         action=_mean(float(sums[2]), totals[2]) if action else None,
         num_tokens=int(totals[3]),
         num_samples=int(totals[4]),
+        num_left_out=int(totals[5]),
         finite_here=finite_here,
     )
 
