@@ -47,6 +47,7 @@ def to_metadata(info: PolicyInfo) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL,
         "name": info.name,
+        "fingerprint": info.fingerprint,
         "cameras": list(info.cameras),
         "state_dim": info.state_dim,
         "state_names": list(info.state_names),
@@ -86,6 +87,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> PolicyInfo:
             cameras=tuple(metadata["cameras"]),
             state_dim=metadata["state_dim"],
             state_names=tuple(metadata["state_names"]),
+            fingerprint=metadata.get("fingerprint", ""),
             horizon=metadata["horizon"],
             control_hz=metadata["control_hz"],
             action_space=ActionSpace(

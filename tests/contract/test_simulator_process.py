@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from egem.core.errors import ConfigError, ProtocolError, SimulatorError
-from egem.environments.environment import EnvironmentOptions
+from egem.environments.environment import DEMONSTRATION_SEED, EnvironmentOptions
 from egem.environments.libero import ACTION_SPACE, open_libero
 from egem.environments.remote_simulator import RemoteSimulator
 from egem.environments.simpler import ACTION_SPACE as WIDOWX_SPACE
@@ -39,6 +39,12 @@ def action(**entries: float) -> np.ndarray:
     for name, value in entries.items():
         chosen["xyzabg".index(name) if name != "g" else 6] = value
     return chosen
+
+
+def test_demonstrations_begin_elsewhere_on_both_sides_of_the_pipe():
+    simulators = FAKE.parents[1] / "packages" / "egem-simulators" / "src" / "egem_simulators"
+    source = (simulators / "channel.py").read_text()
+    assert f"\nDEMONSTRATION_SEED = {DEMONSTRATION_SEED:_}\n" in source
 
 
 def test_an_episode(line):

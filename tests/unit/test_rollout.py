@@ -13,10 +13,11 @@ from scipy.stats import binomtest
 from egem.annotators.objects import SentenceRules
 from egem.annotators.planning import PlanTools, plan_records
 from egem.annotators.tracks import OpticalFlow
-from egem.core.errors import CheckpointError, ConfigError
+from egem.core.errors import CheckpointError, ConfigError, RecordError, SimulatorError
 from egem.data_engine.episodes.lerobot import LeRobotDataset
 from egem.data_engine.sources.source import ImportOptions
-from egem.environments.tabletop.environment import INFO
+from egem.environments import ENVIRONMENTS
+from egem.environments.tabletop.environment import INFO, TabletopEnvironment
 from egem.episodes import project
 from egem.policy import Observation, PolicyInfo
 from egem.rollout.episode import Job
@@ -135,6 +136,46 @@ def test_a_stopped_rollout_goes_on_and_refuses_results_of_something_else(tmp_pat
     assert policy.seeds == [noise_seed(Job(task="lift", seed=s, actor="policy"), 0) for s in (0, 1)]
     with pytest.raises(CheckpointError, match="actor was 'still', now it is 'expert'"):
         rollout(config, "expert")
+    policy.info = replace(policy.info, fingerprint="c0ffee")
+    with pytest.raises(CheckpointError, match="policy was 'still', now it is 'still c0ffee'"):
+        rollout(config, "still", policy)
+
+
+def test_a_simulator_that_dies_here_is_opened_anew(tmp_path, monkeypatch):
+    opened = []
+
+    def open_one(options):
+        environment = TabletopEnvironment(options)
+        opened.append(environment)
+        if len(opened) == 1:
+            monkeypatch.setattr(environment, "step", dies)
+        return environment
+
+    def dies(action):
+        raise SimulatorError("the renderer is gone")
+
+    entry = replace(ENVIRONMENTS["tabletop"], open=open_one)
+    monkeypatch.setattr("egem.rollout.run.ENVIRONMENTS", {"tabletop": entry})
+    config = RolloutConfig(tasks=("lift",), episodes=2, out=tmp_path, workers=0, films=0, size=(16, 16))
+    summary = rollout(config, "still", Still())
+    assert (summary.overall.episodes, summary.overall.crashes, len(opened)) == (1, 1, 2)
+
+
+def test_a_policy_without_a_success_is_scored_though_there_is_nothing_to_record(tmp_path):
+    config = RolloutConfig(
+        tasks=("lift",),
+        episodes=1,
+        out=tmp_path / "out",
+        record=tmp_path / "demos",
+        workers=0,
+        films=0,
+        size=(16, 16),
+    )
+    with pytest.raises(RecordError, match="no episode succeeded"):
+        rollout(config, "still", Still())
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["overall"]["successes"] == 0
+    with pytest.raises(ConfigError, match="--record with --replay"):
+        rollout(replace(config, replay=tmp_path), "replay")
 
 
 def test_a_dead_simulator_is_a_crash_and_not_finite_actions_are_a_failure(tmp_path):

@@ -39,6 +39,8 @@ class EnvironmentEntry:
     open: Callable[[EnvironmentOptions], Environment]
     """May raise ConfigError or RenderError: what is missing, and how to get it."""
     summary: str
+    size: tuple[int, int]
+    """Height and width of its pictures unless others are asked for: as it was published, where it was."""
 
 
 def _tabletop(options: EnvironmentOptions) -> Environment:
@@ -62,13 +64,17 @@ def _simpler(options: EnvironmentOptions) -> Environment:
 ENVIRONMENTS: Final = MappingProxyType(
     {
         "tabletop": EnvironmentEntry(
-            open=_tabletop, summary="tasks on the embedded table; needs no download"
+            open=_tabletop, summary="tasks on the embedded table; needs no download", size=(128, 128)
         ),
         "libero": EnvironmentEntry(
-            open=_libero, summary="LIBERO's five suites; tools/libero_env.sh, and its assets"
+            open=_libero,
+            summary="LIBERO's five suites; tools/libero_env.sh, and its assets",
+            size=(256, 256),
         ),
         "simpler-widowx": EnvironmentEntry(
-            open=_simpler, summary="SimplerEnv's four WidowX tasks; tools/simpler_env.sh, and its assets"
+            open=_simpler,
+            summary="SimplerEnv's four WidowX tasks; tools/simpler_env.sh, and its assets",
+            size=(480, 640),
         ),
     }
 )

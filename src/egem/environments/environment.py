@@ -57,6 +57,11 @@ class EnvironmentInfo:
     """What must be said beside every score from here, such as "placeholder pictures"."""
 
 
+DEMONSTRATION_SEED: Final = 1_000_000
+"""Recordings begin with this seed, evaluations with 0. An environment with a fixed list of starts draws others from
+here on, so that no policy is scored where it was shown what to do."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
     """The first moment of an episode."""
@@ -115,6 +120,10 @@ class Environment(Protocol):
 
     def reset(self, task: str, seed: int) -> Start:
         """Begin an episode.
+
+        Args:
+            task: one of `info.tasks`.
+            seed: of the scene; see `DEMONSTRATION_SEED`.
 
         Raises:
             ConfigError: unknown task.

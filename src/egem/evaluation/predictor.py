@@ -18,6 +18,7 @@ from torch import Tensor
 
 from egem.batch import Sample
 from egem.core.errors import CheckpointError, RecordError
+from egem.core.files import hash_of_files
 from egem.data.depth import decode, encode, target_size
 from egem.data.prepare import Preparer
 from egem.device import device_of, inference_dtype
@@ -220,12 +221,8 @@ class Predictor:
     def _hash(self) -> str:
         if self.folder is None:
             raise CheckpointError("a model that is in memory only cannot be told apart; save it first.")
-        digest = hashlib.sha256(str(next(self.model.parameters()).dtype).encode())
-        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-            digest.update(path.relative_to(self.folder).as_posix().encode() + content)
-        return digest.hexdigest()
+        dtype = next(self.model.parameters()).dtype
+        return hashlib.sha256(f"{dtype} {hash_of_files(self.folder)}".encode()).hexdigest()
 
     def _look(self, image: UInt8[np.ndarray, "height width 3"]) -> Sample:
         # Visual tokens see only what stands before them, so no question is needed to draw depth.

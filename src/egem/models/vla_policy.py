@@ -16,6 +16,7 @@ from jaxtyping import Float
 from egem.batch import Sample
 from egem.core.config import from_dict, to_dict
 from egem.core.errors import CheckpointError, ConfigError
+from egem.core.files import hash_of_files
 from egem.data.actions import observe
 from egem.data.normalization import NORMALIZATION_FILE, Normalization
 from egem.data.prepare import Preparer
@@ -142,8 +143,9 @@ class CheckpointPolicy:
             compiled=compiled,
             cuda_graph=cuda_graph,
         )
-        if name is not None:
-            policy._info = replace(policy._info, name=name)
+        policy._info = replace(
+            policy._info, name=name or policy._info.name, fingerprint=hash_of_files(folder)[:16]
+        )
         return policy
 
     @property

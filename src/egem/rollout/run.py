@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from egem.core.errors import ConfigError, unknown_name
 from egem.environments import ENVIRONMENTS, EnvironmentOptions, check_policy
-from egem.environments.environment import Environment, EnvironmentInfo, check_task
+from egem.environments.environment import DEMONSTRATION_SEED, Environment, EnvironmentInfo, check_task
 from egem.evaluation.journal import Journal
 from egem.policy import Observation, Policy
 from egem.rollout.episode import Actor, Job, play
@@ -24,9 +24,6 @@ from egem.rollout.recording import read_notes, write_dataset
 from egem.rollout.renamed import RenamedCameras
 from egem.rollout.summary import Summary, summarise, write_summary
 from egem.rollout.workers import Question, Workers
-
-DEMONSTRATION_SEED: Final = 1_000_000
-"""First seed of recordings, unless another is given: no scene of an evaluation (from 0 on) is among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +56,8 @@ class RolloutConfig:
     """Episodes of each task that are filmed, RGB beside depth."""
     batched: bool = False
     """Answer all waiting episodes in one call: faster on a GPU, but the sampling noise then depends on timing."""
-    size: tuple[int, int] = (128, 128)
-    """Height and width of the pictures, where the environment can choose."""
+    size: tuple[int, int] | None = None
+    """Height and width of the pictures, where the environment can choose; its own unless given."""
     scenery: str = "plain"
     """plain or varied: whether the tabletop's room, light and cameras are drawn from the seed."""
     assets: Path | None = None
@@ -102,15 +99,12 @@ def rollout(config: RolloutConfig, actor: str, policy: Policy | None = None) -> 
             raise ConfigError("--rename is for a policy's cameras; leave it out.")
         policy = RenamedCameras(policy, config.rename)
     if config.workers == 0:
-        environment = ENVIRONMENTS[config.env].open(options)
-        try:
-            return _play_all(config, actor, policy, environment.info, partial(_played_here, environment))
-        finally:
-            environment.close()
+        with _Here(config.env, options) as here:
+            return _play_all(config, options, actor, policy, here.environment.info, here.play)
     count = config.workers or len(os.sched_getaffinity(0))
     batched = policy if config.batched else None
     with Workers(config.env, options, count=count) as workers:
-        return _play_all(config, actor, policy, workers.info, partial(_answered, workers, batched))
+        return _play_all(config, options, actor, policy, workers.info, partial(_answered, workers, batched))
 
 
 Ask = Callable[[Job, Observation, int], Float[np.ndarray, "horizon action"]]
@@ -118,12 +112,17 @@ PlayJobs = Callable[[list[Job], Ask], Iterator[dict[str, Any]]]
 
 
 def _play_all(
-    config: RolloutConfig, actor: str, policy: Policy | None, info: EnvironmentInfo, play_jobs: PlayJobs
+    config: RolloutConfig,
+    options: EnvironmentOptions,
+    actor: str,
+    policy: Policy | None,
+    info: EnvironmentInfo,
+    play_jobs: PlayJobs,
 ) -> Summary:
     if policy is not None:
         check_policy(policy.info, info)
     jobs = _jobs(config, actor, info)
-    journal = Journal(config.out / "episodes.jsonl", _identity(config, actor, policy))
+    journal = Journal(config.out / "episodes.jsonl", _identity(config, options, actor, policy, info))
     done = {id for id, entry in journal.entries.items() if entry["status"] != "crash"}
     missing = [job for job in jobs if job.id not in done or _lacks_part(job, journal)]
     random = RandomPolicy(info) if actor == "random" else None
@@ -144,12 +143,6 @@ def _play_all(
     asked = {job.id: None for job in jobs}
     journal.sort([*asked, *(id for id in journal.entries if id not in asked)])
     entries = [journal.entries[job.id] for job in jobs]
-    if config.record is not None:
-        parts = [(Path(job.record or ""), entry) for job, entry in zip(jobs, entries, strict=True)]
-        kept = [(path, entry) for path, entry in parts if entry["status"] == "success"]
-        settings = {"size": list(config.size), "scenery": config.scenery, "noise": config.noise}
-        write_dataset(kept, info, config.record, settings)
-        shutil.rmtree(config.out / "parts")
     summary = summarise(
         entries,
         actor=actor,
@@ -157,6 +150,12 @@ def _play_all(
         rate=60 * len(missing) / seconds if missing else None,
     )
     write_summary(summary, entries, config.out)
+    if config.record is not None:
+        parts = [(Path(job.record or ""), entry) for job, entry in zip(jobs, entries, strict=True)]
+        kept = [(path, entry) for path, entry in parts if entry["status"] == "success"]
+        settings = {"size": list(options.size), "scenery": config.scenery, "noise": config.noise}
+        write_dataset(kept, info, config.record, settings)
+        shutil.rmtree(config.out / "parts")
     return summary
 
 
@@ -165,10 +164,27 @@ def noise_seed(job: Job, number: int) -> int:
     return int(np.random.SeedSequence([job.seed, number, *job.task.encode()]).generate_state(1)[0])
 
 
-def _played_here(environment: Environment, jobs: list[Job], ask: Ask) -> Iterator[dict[str, Any]]:
-    """Entries of the jobs, played in this process one after the other."""
-    for job in jobs:
-        yield play(environment, job, partial(ask, job))
+class _Here:
+    """An environment in this process, opened anew after a crash."""
+
+    def __init__(self, name: str, options: EnvironmentOptions) -> None:
+        self._open = partial(ENVIRONMENTS[name].open, options)
+        self.environment: Environment = self._open()
+
+    def __enter__(self) -> "_Here":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.environment.close()
+
+    def play(self, jobs: list[Job], ask: Ask) -> Iterator[dict[str, Any]]:
+        """Entries of the jobs, one after the other."""
+        for job in jobs:
+            entry = play(self.environment, job, partial(ask, job))
+            if entry["status"] == "crash":
+                self.environment.close()
+                self.environment = self._open()
+            yield entry
 
 
 def _answered(
@@ -210,10 +226,14 @@ def _checked(config: RolloutConfig, actor: str) -> EnvironmentOptions:
             f"--execute {config.execute}: at least one action of a chunk has to be carried out."
         )
     record = config.record
+    if record is not None and actor == "replay":
+        raise ConfigError(
+            "--record with --replay would copy what is recorded already; leave one of them out."
+        )
     if record is not None and record.exists() and (not record.is_dir() or any(record.iterdir())):
         raise ConfigError(f"--record {record} exists already; choose another folder or remove it first.")
     return EnvironmentOptions(
-        size=config.size,
+        size=config.size or ENVIRONMENTS[config.env].size,
         scenery="plain" if config.scenery == "plain" else "varied",
         assets=config.assets,
         python=config.python,
@@ -273,32 +293,29 @@ def _lacks_part(job: Job, journal: Journal) -> bool:
     return bool(job.record and entry and entry["status"] == "success" and not Path(job.record).exists())
 
 
-def _identity(config: RolloutConfig, actor: str, policy: Policy | None) -> dict[str, Any]:
+def _identity(
+    config: RolloutConfig,
+    options: EnvironmentOptions,
+    actor: str,
+    policy: Policy | None,
+    info: EnvironmentInfo,
+) -> dict[str, Any]:
     """What decides an episode's outcome; more episodes or tasks continue a run."""
     identity: dict[str, Any] = {
         "environment": config.env,
+        "note": info.note,
         "actor": actor,
         "execute": config.execute,
         "noise": config.noise,
-        "size": list(config.size),
+        "size": list(options.size),
         "scenery": config.scenery,
+        "batched": config.batched,
     }
     if policy is not None:
-        identity["policy"] = policy.info.name
+        identity["policy"] = f"{policy.info.name} {policy.info.fingerprint}".strip()
     if config.rename:
         identity["rename"] = list(config.rename)
-    if Path(actor).is_dir():
-        identity["files"] = _fingerprint(Path(actor))
     if config.replay is not None:
         notes = (config.replay / "meta" / "info.json").read_bytes() if config.replay.is_dir() else b""
         identity["replay"] = f"{config.replay} {hashlib.sha256(notes).hexdigest()[:12]}"
     return identity
-
-
-def _fingerprint(folder: Path) -> str:
-    """Changes when a checkpoint at the same place is another one: names, sizes and times of its files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found = path.stat()
-        digest.update(f"{path.relative_to(folder)} {found.st_size} {found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]

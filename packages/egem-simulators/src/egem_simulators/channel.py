@@ -19,6 +19,9 @@ LIMITS = Limits(max_bytes=1 << 28, max_depth=8, max_items=1 << 16, max_text=1 <<
 _LENGTH = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
+DEMONSTRATION_SEED = 1_000_000
+"""From this seed on, episodes begin where no evaluation does; the same number as in egem's `environments`."""
+
 METHODS = ("describe", "reset", "step", "observe", "failure", "calibrations", "expert", "expert_next")
 """What egem may ask of a simulator: methods of its line."""
 

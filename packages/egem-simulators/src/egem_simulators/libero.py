@@ -1,6 +1,7 @@
 """LIBERO's five suites under the protocol of its published evaluations.
 
 * Initial states: the 50 that come with each task; episode k starts from state k mod 50. The simulator's own seed is 7.
+  From `DEMONSTRATION_SEED` on, the seed is the simulator's own, which draws the places of things by the task's rules.
 * Ten steps without motion and with the gripper open let things settle before the policy sees anything.
 * Steps: spatial 220, object 280, goal 300, 10: 520, 90: 400 (openpi, OpenVLA; LeRobot takes 280 for spatial).
 * Pictures are flipped along both axes, as in the demonstrations that policies are trained on. That mirrors them: the
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from egem_simulators.channel import ActionProblem, ConfigProblem
+from egem_simulators.channel import DEMONSTRATION_SEED, ActionProblem, ConfigProblem
 from egem_simulators.libero_expert import Step, solve
 
 MAX_STEPS = {
@@ -141,24 +142,27 @@ class LiberoSimulator:
         }
 
     def reset(self, task: str, seed: int) -> dict[str, Any]:
-        """Begin an episode from initial state `seed` mod 50; nothing is drawn."""
+        """Begin an episode from initial state `seed` mod 50, or from one of its own; nothing is rendered."""
         suite_name, _, number = task.partition("/")
         suite = self._suites.get(suite_name)
         if suite is None or not number.isdigit() or int(number) >= suite.n_tasks:
             raise ConfigProblem(f"LIBERO has no task '{task}'; write suite/number, such as libero_spatial/0.")
         if task != self._task:
             self._open(task, suite, int(number))
-        self._env.seed(SEED)
-        self._env.reset()
-        states = suite.get_task_init_states(int(number))
-        state = seed % len(states)
-        self._seen = self._env.set_init_state(states[state])
+        published = seed < DEMONSTRATION_SEED
+        self._env.seed(SEED if published else seed)
+        self._seen = self._env.reset()
+        meta: dict[str, Any] = {"suite": suite_name, "instruction": self._instruction}
+        if published:
+            states = suite.get_task_init_states(int(number))
+            meta["initial_state"] = int(seed % len(states))
+            self._seen = self._env.set_init_state(states[meta["initial_state"]])
         for _ in range(SETTLE_STEPS):
             self._seen = self._env.step(NOTHING)[0]
         self._start, self._highest, self._moved, self._plan = self._position(), 0.0, False, None
         return {
             "max_steps": MAX_STEPS[suite_name],
-            "meta": {"initial_state": int(state), "suite": suite_name, "instruction": self._instruction},
+            "meta": meta,
             **self._feelings(),
         }
 

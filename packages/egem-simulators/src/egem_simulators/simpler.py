@@ -1,6 +1,7 @@
 """SimplerEnv's four WidowX tasks in ManiSkill 3, under the protocol of its published evaluation.
 
-* Start positions: the official grid; episode k takes entry k mod its size (24).
+* Start positions: the official grid; episode k takes entry k mod its size (24). From `DEMONSTRATION_SEED` on, the seed
+  draws the entry and moves the thing that is to be carried by up to `SHIFT` along both axes of the table.
 * 640 x 480 pictures of the third-person camera with the real photograph behind robot and things, 5 actions a second, as
   many steps as ManiSkill registers for the task; a task counts as done when its own predicate says so at any step.
 * Action: metres and radians in the robot's base frame (turned by 180 degrees in the world), gripper +1 open, -1 closed.
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from egem_simulators.channel import ActionProblem, ConfigProblem
+from egem_simulators.channel import DEMONSTRATION_SEED, ActionProblem, ConfigProblem
 from egem_simulators.libero_expert import Step
 from egem_simulators.simpler_expert import solve
 
@@ -35,6 +36,8 @@ CAMERA = "image"
 STATE_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
 ACTION_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
 OBSERVATION = "rgb+depth+segmentation"
+SHIFT = 0.02
+"""Metres."""
 CLOSED, OPEN = 0.015, 0.037
 """Metres of a finger from the middle."""
 
@@ -128,20 +131,34 @@ class SimplerSimulator:
         }
 
     def reset(self, task: str, seed: int) -> dict[str, Any]:
-        """Begin an episode from entry `seed` of the grid; nothing is drawn."""
+        """Begin an episode from entry `seed` of the grid, or beside one; nothing is rendered."""
         if task not in TASKS:
             raise ConfigProblem(f"SimplerEnv has no task '{task}'; it has {', '.join(TASKS)}.")
         if task != self._task:
             self._open(task)
         inner = self._env.unwrapped
-        entries = len(inner.xyz_configs) * len(inner.quat_configs)
-        self._env.reset(seed=int(seed), options={"episode_id": int(seed) % entries})
+        grid = inner.xyz_configs
+        entries = len(grid) * len(inner.quat_configs)
+        meta: dict[str, Any] = {"episode_id": int(seed) % entries, "task": TASKS[task]}
+        if seed >= DEMONSTRATION_SEED:
+            rng = np.random.default_rng(seed)
+            meta |= {
+                "episode_id": int(rng.integers(entries)),
+                "shift": rng.uniform(-SHIFT, SHIFT, 2).tolist(),
+            }
+            moved = grid.clone()
+            moved[:, list(inner.objs).index(inner.source_obj_name), :2] += moved.new_tensor(meta["shift"])
+            inner.xyz_configs = moved
+        try:
+            self._env.reset(seed=int(seed), options={"episode_id": meta["episode_id"]})
+        finally:
+            inner.xyz_configs = grid
         self._start, self._highest, self._moved, self._plan = self._position(), 0.0, False, None
         import gymnasium
 
         return {
             "max_steps": int(gymnasium.spec(TASKS[task]).max_episode_steps or 60),
-            "meta": {"episode_id": int(seed) % entries, "task": TASKS[task]},
+            "meta": meta,
             **self._feelings(),
         }
 
