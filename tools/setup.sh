@@ -23,7 +23,8 @@ if [ -z "$python" ]; then
 fi
 [ -n "$python" ] || fail "Python 3.11 or newer is needed; install it or name it: make demo PYTHON=/path/to/python3.11"
 
-if [ ! -x $venv/bin/python ]; then
+# A failed attempt may have left a python without pip behind.
+if ! $venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv $venv || fail "could not create $venv; on Debian: apt-get install python3-venv"
 fi
 pip="$venv/bin/python -m pip --disable-pip-version-check --quiet"

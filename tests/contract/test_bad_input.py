@@ -245,7 +245,16 @@ def test_incomplete_and_foreign_checkpoints(tmp_path, records, capsys):
     assert "gem-2b" in message
     assert "tiny" in message
     assert not (tmp_path / "run").exists()
+    config.write_text(json.dumps(values | {"depth": {**values["depth"], "encoding": "inverse"}}))
+    drawn = ("--out", tmp_path / "d.png", "--ply", tmp_path / "d.ply")
+    message = refused(capsys, "depth", tmp_path / "model", "--image", tmp_path / "i.png", *drawn)
+    assert "draws relative depth, which has no points in metres" in message
+    assert list(tmp_path.glob("d.*")) == []
     config.write_text(json.dumps(values))
+    shutil.move(tmp_path / "model" / "backbone" / "preprocessor_config.json", tmp_path / "gone")
+    assert "has no tokenizer and image processor" in refused(capsys, *start)
+    assert not (tmp_path / "run").exists()
+    shutil.move(tmp_path / "gone", tmp_path / "model" / "backbone" / "preprocessor_config.json")
     shutil.move(tmp_path / "model" / "connector.safetensors", tmp_path / "gone")
     assert "connector.safetensors" in refused(capsys, *ask)
     shutil.move(tmp_path / "gone", tmp_path / "model" / "connector.safetensors")

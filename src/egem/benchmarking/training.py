@@ -21,7 +21,7 @@ from egem.data.latents import LatentRecipe, open_latents
 from egem.data.loader import batches
 from egem.data.order import ReadingOrder
 from egem.data.prepare import Preparer
-from egem.device import device_of
+from egem.device import compute_dtype, device_of
 from egem.models.blocks import Checkpointing
 from egem.models.presets import build
 from egem.recipes.latents import LatentsConfig, annotate_latents
@@ -59,8 +59,8 @@ class BenchTrainConfig:
     """In each round all loops run in turn; ratios are taken within rounds."""
     baseline: bool = True
     """Also run the straightforward loop."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the computation; weights are float32."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the computation; weights are float32. `auto` takes bfloat16 where the processor has it."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`."""
     workers: int = 1
@@ -115,6 +115,8 @@ def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
         ConfigError: no such preset or device.
     """
     preset, device = preset_to_time(config.preset), device_of(config.device)
+    native = compute_dtype(config.dtype, device) == torch.bfloat16
+    config = replace(config, dtype="bfloat16" if native else "float32")
     size = config.image_size or (128 if config.preset == "tiny" else 448)
     keep_freed_memory()
     loops: list[Loop] = ["joint", "language", *(["baseline"] if config.baseline else [])]

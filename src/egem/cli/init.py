@@ -48,6 +48,12 @@ def _from_preset(options: InitOptions) -> None:
     model = build(preset, seed=options.seed)
     model.save_pretrained(options.out)
     print(f"{options.out}: {preset}, random weights of seed {options.seed}; parameters: {_counts(model)}")
+    if "preprocessor_config.json" not in model.processor_files:
+        print(
+            "There is no tokenizer and image processor for these sizes: before `egem ask` or `egem train` can use it, "
+            "copy tokenizer.json, tokenizer_config.json, chat_template.json and preprocessor_config.json of a "
+            f"Qwen3-VL into {options.out / 'backbone'}."
+        )
 
 
 def _from_parts(options: InitOptions) -> None:

@@ -120,6 +120,10 @@ def depth(arguments: list[str]) -> None:
     from egem.report.panels import DepthPicture, colorize, depth_png, png, side_by_side, unit_for
 
     predictor = Predictor.from_checkpoint(options.checkpoint, device=options.device)
+    if options.ply is not None and predictor.preparer.depth.encoding != "log":
+        raise ConfigError(
+            f"{options.checkpoint} draws relative depth, which has no points in metres; leave --ply out."
+        )
     drawn = predictor.draw_depth(
         [image], num_steps=options.steps, guidance=options.guidance, seed=options.seed
     )[0]
@@ -147,10 +151,6 @@ def depth(arguments: list[str]) -> None:
     write_atomically(out.with_suffix(".panel.png"), png(panel))
     print(f"{out}: colour map; {out.with_suffix('.depth.png')}: 16 bits, {unit:g} a count, {meaning}")
     if options.ply is not None:
-        if not metric:
-            raise ConfigError(
-                f"{options.checkpoint} draws relative depth, which has no points in metres; leave --ply out."
-            )
         _write_cloud(options, image, values)
 
 

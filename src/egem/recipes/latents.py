@@ -16,6 +16,7 @@ from egem.data.latents import CODEC_FOLDER, FOLDER, LatentManifest, LatentRecipe
 from egem.data.prepare import Preparer
 from egem.data_engine.engine import EngineConfig, open_engine
 from egem.media import image_size
+from egem.device import device_of
 from egem.models.depth_codec import DepthCodec, load_codec
 from egem.shards import RecordGroups
 
@@ -214,8 +215,6 @@ class _Worker:
 
 
 def _device(name: str, process: int) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", process % torch.cuda.device_count())
+    if name == "auto" and torch.cuda.is_available():
+        return torch.device("cuda", process % torch.cuda.device_count())
+    return device_of(name)
