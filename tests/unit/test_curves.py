@@ -4,7 +4,6 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from egem.core.errors import ConfigError
 from egem.report.curves import (
     BOTTOM,
     HEIGHT,
@@ -15,7 +14,6 @@ from egem.report.curves import (
     WIDTH,
     Chart,
     Series,
-    read_metrics,
     series,
     smoothed,
     stage_starts,
@@ -107,13 +105,8 @@ def test_the_running_mean():
     assert with_gap[2] == 3.0
 
 
-def test_metrics_of_a_killed_run_are_read(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        '{"step": 1, "stage": "a", "loss": 2.0}\n{"step": 2, "stage": "b", "loss": 1}\n{"step": 3, "lo'
-    )
-    rows = read_metrics(path)
-    assert [row["step"] for row in rows] == [1, 2]
+def test_rows_become_lines_and_stages():
+    rows = [{"step": 1, "stage": "a", "loss": 2.0}, {"step": 2, "stage": "b", "loss": 1}]
     assert series(rows, "loss").values == (2.0, 1.0)
     assert stage_starts(rows) == (("a", 1.0), ("b", 2.0))
 
@@ -122,12 +115,3 @@ def test_a_step_written_twice_counts_once():
     rows = [{"step": 1, "x": 1.0}, {"step": 2, "x": 5.0}, {"step": 2, "x": 7.0}, {"step": 3, "y": 1.0}]
     assert series(rows, "x", "name").steps == (1.0, 2.0)
     assert series(rows, "x").values == (1.0, 7.0)
-
-
-def test_damaged_metrics_are_named(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nnot json\n{"step": 2}\n')
-    with pytest.raises(ConfigError, match=r"metrics\.jsonl line 2 is not a JSON object"):
-        read_metrics(path)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_metrics(tmp_path / "nothing.jsonl")

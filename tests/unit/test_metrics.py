@@ -61,6 +61,16 @@ def test_a_line_that_a_crash_cut_short_is_left_out(config, torn):
     assert [row["step"] for row in read_metrics(config.run)] == [1, 2, 3, 4]
 
 
+def test_damaged_metrics_are_named(config, tmp_path):
+    write_steps(config, [1])
+    with (config.run / METRICS_FILE).open("a") as file:
+        file.write('not json\n{"step": 2}\n')
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl line 2 is not a JSON object"):
+        read_metrics(config.run)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_metrics(tmp_path / "nothing")
+
+
 def test_numbers_come_back_bit_for_bit(config):
     value = 0.1 + 0.2
     with Metrics(config, after=0, num_steps=1) as metrics:

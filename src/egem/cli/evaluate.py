@@ -92,7 +92,7 @@ def _run(options: EvaluateOptions) -> None:
     from egem.evaluation.benchmarks import BenchmarkOptions, open_benchmark
     from egem.evaluation.runner import run, share_work
     from egem.evaluation.sharding import World
-    from egem.recipes.pages import Evaluated, make_report
+    from egem.recipes.pages import Evaluated, make_report, run_of
     from egem.report.page import write_report
 
     sizes = BenchmarkOptions(
@@ -128,7 +128,10 @@ def _run(options: EvaluateOptions) -> None:
         from egem.evaluation.predictor import Predictor
 
         shown = model if options.depth and isinstance(model, Predictor) else None
-        report = make_report(f"Scores of {options.model}", evaluated=evaluated, predictor=shown)
+        run_folder = run_of(Path(options.model))
+        report = make_report(
+            f"Scores of {options.model}", run=run_folder, evaluated=evaluated, predictor=shown
+        )
         print(f"report: {write_report(out / 'report.html', report)}")
     world.wait()
 

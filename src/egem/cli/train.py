@@ -49,13 +49,16 @@ def train(arguments: list[str]) -> None:
         resume = "--resume" in rest
         rest = [word for word in rest if word != "--resume"]
         config = parse(TrainConfig, f"train {name}", rest, default=RECIPES[name]())
+    from egem.recipes.pages import training_report
+    from egem.recipes.probes import configured_probes
+    from egem.report.page import write_report
     from egem.training.distributed import joined_processes
     from egem.training.loop import train as run
     from egem.training.watchdog import collective_timeout
 
     try:
         with joined_processes(collective_timeout(config.stall_minutes)) as world:
-            folder = run(config, resume=resume)
+            folder = run(config, probes=configured_probes(config), resume=resume)
             if not world.is_first:
                 return
     except EgemError as error:
@@ -67,4 +70,5 @@ def train(arguments: list[str]) -> None:
         ):
             sys.exit(2)
         raise
+    print(f"report: {write_report(folder, training_report(folder))}")
     print(f'trained model in {folder / "model"}; try: egem ask {folder / "model"} --image I.png "question"')

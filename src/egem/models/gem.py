@@ -289,7 +289,9 @@ class GEM(nn.Module):
         drawn = self.sample_depth(
             samples, sizes=sizes, num_steps=num_steps, guidance=guidance, generator=generator, noise=noise
         )
-        return [[decode(pixels.cpu().numpy(), self.config.depth) for pixels in maps] for maps in drawn]
+        return [
+            [decode(pixels.float().cpu().numpy(), self.config.depth) for pixels in maps] for maps in drawn
+        ]
 
     def _map_sizes(
         self, samples: Sequence[Sample], sizes: Sequence[Sequence[tuple[int, int]]] | None

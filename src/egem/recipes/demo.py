@@ -27,11 +27,11 @@ from egem.recipes.pages import Evaluated, make_report, score_row
 from egem.recipes.probes import standard_probes
 from egem.recipes.render import RenderConfig, render
 from egem.recipes.tiny import START, tiny
-from egem.report.curves import read_metrics
 from egem.report.page import write_report
 from egem.report.panels import png
 from egem.report.summary import summary_picture
 from egem.training.loop import train
+from egem.training.metrics import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ def _result(
     assert overall.blind is not None
     assert start is not None
     drawn, guess = _depth(held_out, GENERATED), _depth(held_out, MEAN_MAP)
-    rows = read_metrics(run / "metrics.jsonl")
+    rows = read_metrics(run)
     losses = [row["loss/language"] for row in rows if "loss/language" in row]
     few = max(1, min(20, len(losses) // 10))
     own, helper = peak_memory_gb()

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
+from PIL import Image
 
 from egem import __version__
 from egem.core.config import load_json
@@ -27,12 +30,13 @@ from egem.report.contents import (
     ScoreRow,
     StageRow,
 )
-from egem.report.curves import Chart, read_metrics, series, stage_starts
+from egem.report.curves import Chart, series, stage_starts
 from egem.report.examples import example
 from egem.report.panels import DepthPicture
 from egem.report.tables import read_scores
-from egem.training.config import TrainConfig
+from egem.training.metrics import METRICS_FILE, read_metrics
 from egem.training.optimizer import TrainableReport
+from egem.training.stored import CONFIG_FILE, load_run
 
 NUM_PICTURES = 8
 NUM_EXAMPLES = 16
@@ -84,10 +88,35 @@ def make_report(
         skill_tables=tuple(skills for skills, _ in tables if skills is not None),
         depth_tables=tuple(depth for _, depth in tables if depth is not None),
         depth_pictures=depth_pictures(evaluated[0], predictor) if evaluated and predictor else (),
+        depth_panel=_newest_panel(run) if run else None,
         examples=examples(evaluated[0]) if evaluated else (),
         mistakes=tuple(found for each in evaluated for found in mistakes(each)),
         notes=tuple(notes),
     )
+
+
+def training_report(run: Path) -> Report:
+    """What `egem train` leaves beside the model: stages, curves, and the last depth that the probes drew."""
+    config = load_run(run)
+    probed = () if config.probe_data is None else (("held-out data", str(config.probe_data)),)
+    notes = () if probed else ("Nothing was measured on held-out data; --probe-data names a folder of it.",)
+    return make_report(
+        f"Training of {run.name}",
+        run=run,
+        facts=(
+            ("data", ", ".join(map(str, config.data))),
+            *probed,
+            ("started from", str(config.checkpoint or f"untrained {config.preset}")),
+            ("seed", str(config.seed)),
+        ),
+        notes=() if config.episodes is not None else notes,
+    )
+
+
+def run_of(model: Path) -> Path | None:
+    """The run folder that a trained model lies in, or None if it lies elsewhere."""
+    run = model.parent
+    return run if (run / CONFIG_FILE).exists() and (run / METRICS_FILE).exists() else None
 
 
 def machine_facts() -> tuple[tuple[str, str], ...]:
@@ -300,13 +329,19 @@ def _depth_headlines(scores: Scores) -> tuple[Headline, ...]:
 
 
 def _stage_rows(run: Path) -> tuple[StageRow, ...]:
-    config = load_json(TrainConfig, run / "config.json")
-    rows = read_metrics(run / "metrics.jsonl")
+    config = load_run(run)
+    rows = read_metrics(run)
     found = []
     for stage in config.stages:
+        if not (run / f"trainable-{stage.name}.json").exists():
+            break  # a run that has not come so far
         mine = [row for row in rows if row.get("stage") == stage.name]
         report = load_json(TrainableReport, run / f"trainable-{stage.name}.json")
-        weights = (("language", stage.language_weight), ("flow", stage.depth_weight))
+        weights = (
+            ("action", stage.action_weight),
+            ("language", stage.language_weight),
+            ("flow", stage.depth_weight),
+        )
         parts = [name if weight == 1 else f"{weight:g} * {name}" for name, weight in weights if weight]
         found.append(
             StageRow(
@@ -321,8 +356,16 @@ def _stage_rows(run: Path) -> tuple[StageRow, ...]:
     return tuple(found)
 
 
+def _newest_panel(run: Path) -> UInt8[np.ndarray, "height width 3"] | None:
+    panels = sorted((run / "probes" / "drawn_depth").glob("step-*.png"))
+    if not panels:
+        return None
+    with Image.open(panels[-1]) as panel:
+        return np.asarray(panel.convert("RGB"))
+
+
 def _charts(run: Path) -> tuple[Chart, ...]:
-    rows = read_metrics(run / "metrics.jsonl")
+    rows = read_metrics(run)
     stages = stage_starts(rows)
 
     def chart(title: str, lines: Sequence[tuple[str, str, bool]]) -> Chart:
@@ -338,6 +381,7 @@ def _charts(run: Path) -> tuple[Chart, ...]:
             "Flow-matching loss of the depth head (per map)",
             [("loss/depth", "training", True), ("held_out/depth", "held out", False)],
         ),
+        chart("Flow-matching loss of the action expert (per action)", [("loss/action", "training", True)]),
         chart("Held-out accuracy over all skills", [("accuracy/mean", "mean score", False)]),
         chart(
             "Drawn depth after alignment",

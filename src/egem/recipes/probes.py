@@ -8,12 +8,33 @@ from egem.core.files import write_atomically
 from egem.data.prepare import Preparer
 from egem.evaluation.benchmarks import Benchmark
 from egem.evaluation.depth import average, measure
-from egem.evaluation.depth_run import DepthOptions, aligned, draw, true_depths
+from egem.evaluation.depth_run import aligned, true_depths
 from egem.evaluation.predictor import Predictor
 from egem.models.gem import GEM
 from egem.report.panels import DepthPicture, depth_grid, png
 from egem.scoring import score
+from egem.shards import read_manifest
+from egem.training.config import TrainConfig
 from egem.training.probes import Probe, held_out_losses
+
+
+def configured_probes(config: TrainConfig) -> tuple[Probe, ...]:
+    """What `probe_data` and `probe_every` of a run ask for: each probe in the stages that train what it measures.
+
+    Raises:
+        RecordError: not a folder of records, or a damaged one.
+    """
+    if config.probe_data is None:
+        return ()
+    folder, every = config.probe_data, config.probe_every
+    talking = tuple(stage.name for stage in config.stages if stage.language_weight > 0)
+    drawing = tuple(stage.name for stage in config.stages if stage.depth_weight > 0)
+    probes = [held_out_losses((folder,), every=every, num_groups=32)]
+    if talking:
+        probes.append(skill_accuracy(folder, every=every, stages=talking))
+    if drawing and read_manifest(folder).depths:
+        probes.append(drawn_depth(folder, every=every, stages=drawing))
+    return tuple(probes)
 
 
 def standard_probes(
@@ -64,7 +85,9 @@ def drawn_depth(
             break
 
     def run(model: GEM, preparer: Preparer, step: int, place: Path) -> dict[str, float]:
-        maps = draw(Predictor(model, preparer), truths, DepthOptions(batch_size=num_images))
+        maps = Predictor(model, preparer).draw_depth(
+            [truth.image for truth in truths], num_steps=None, guidance=None, seed=0, batch_size=num_images
+        )
         fitted = [aligned(drawn, truth) for drawn, truth in zip(maps, truths, strict=True)]
         pictures = [
             DepthPicture(image=truth.image, truth=truth.depth, generated=values.astype("float32"))

@@ -133,6 +133,8 @@ class Report:
     skill_tables: tuple[SkillTable, ...] = ()
     depth_tables: tuple[DepthTable, ...] = ()
     depth_pictures: tuple[DepthPicture, ...] = ()
+    depth_panel: UInt8[np.ndarray, "height width 3"] | None = None
+    """Maps that were drawn while training, as one picture."""
     examples: tuple[Example, ...] = ()
     mistakes: tuple[Example, ...] = ()
     """The worst answers."""

@@ -5,16 +5,12 @@ dark backgrounds alike. Values that are not finite leave a gap; they are never i
 """
 
 import html
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from egem.core.errors import ConfigError
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 30
@@ -45,29 +41,6 @@ class Chart:
     """(name, first step) of each stage."""
     log: bool | None = None
     """Logarithmic values; None: when all are positive and span more than a factor of 20."""
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line torn by a killed run is left out.
-
-    Raises:
-        ConfigError: the file is missing, or a line before the last is not a JSON object.
-    """
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); is it a run folder's?") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        elif number < len(lines):
-            raise ConfigError(f"{path} line {number} is not a JSON object; restore or remove the line.")
-    return rows
 
 
 def series(rows: Sequence[dict[str, Any]], key: str, name: str = "", *, smooth: bool = True) -> Series:

@@ -61,7 +61,11 @@ def render(report: Report) -> str:
         ("curves", "Losses and probes", _charts(report)),
         ("totals", "Totals", "".join(map(_plain_table, report.totals))),
         ("skills", "Skills", "".join(map(_skill_table, report.skill_tables))),
-        ("depth", "Depth", "".join(map(_depth_table, report.depth_tables)) + _pictures(report)),
+        (
+            "depth",
+            "Depth",
+            "".join(map(_depth_table, report.depth_tables)) + _pictures(report) + _panel(report),
+        ),
         ("examples", "Answers", _examples(report.examples)),
         ("mistakes", "Worst mistakes", _examples(report.mistakes)),
         ("notes", "Notes", _list(report.notes)),
@@ -199,6 +203,13 @@ def _pictures(report: Report) -> str:
         f"{panels.LARGEST_ERROR:.0%} or more.</p>"
     )
     return ramps + "".join(map(_picture, report.depth_pictures))
+
+
+def _panel(report: Report) -> str:
+    if report.depth_panel is None:
+        return ""
+    title = "Drawn when the probes were last run"
+    return f'<h3>{title}</h3><div class="scroll">{_image(report.depth_panel, title)}</div>'
 
 
 def _picture(picture: DepthPicture) -> str:

@@ -194,6 +194,11 @@ class TrainConfig:
     times as fast, and one value in 400 differs by one level."""
     data_cache: Path | None = None
     """Folder for copies of shards whose data lies behind an address; by default only what is needed is fetched."""
+    probe_data: Path | None = None
+    """Folder of held-out records to measure on: losses; accuracy by skill and drawn depth where a stage trains them.
+    The numbers join the metrics; panels of depth lie in `probes/` in the run folder."""
+    probe_every: int = 500
+    """Steps between two such measurements; one is also made at the end of each stage."""
     workers: int = 0
     """Processes that prepare batches; 0 prepares them in the training process. Never changes a batch."""
     max_bad_fraction: float = 0.005
@@ -228,7 +233,7 @@ class TrainConfig:
             self.keep >= 2,
             f"keep {self.keep}: at least 2 checkpoints must be kept, because a crash may tear the newest.",
         )
-        for name in ("checkpoint_every", "log_every"):
+        for name in ("checkpoint_every", "log_every", "probe_every"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} {value} must be at least 1.")
         _require(
@@ -238,6 +243,11 @@ class TrainConfig:
         _require(
             self.depth_target != "image" or self.latents != "required",
             "depth_target 'image' with latents 'required': stored latents are of depth; leave one of the two out.",
+        )
+        _require(
+            self.probe_data is None or self.episodes is None,
+            "probe_data asks questions about records, and a run with `episodes` learns a policy; leave it out and "
+            "measure the policy by `egem rollout`.",
         )
         _require(
             self.expert_conditioning is None or self.episodes is not None,

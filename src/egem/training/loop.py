@@ -313,6 +313,7 @@ def train_stage(
             stage=stage.name,
             is_last=is_last,
             folder=config.run,
+            dtype=dtype,
             world=world,
         )
 

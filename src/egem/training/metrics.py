@@ -85,16 +85,32 @@ class MetricsFile:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All whole lines of a run's metrics.jsonl; a last line that a crash cut short is left out."""
-    rows = []
-    for line in (Path(run) / METRICS_FILE).read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-        if not line.endswith("\n"):
-            rows.pop()
-    return rows
+    """All whole lines of a run's metrics.jsonl; what a crash tore at its end is left out.
+
+    Raises:
+        ConfigError: the file is missing, or a line that others follow is not a JSON object.
+    """
+    path = Path(run) / METRICS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); is {run} a run folder?") from None
+    rows = [_row(line) for line in lines]
+    while rows and rows[-1] is None:
+        rows.pop()
+    if None in rows:
+        raise ConfigError(
+            f"{path} line {rows.index(None) + 1} is not a JSON object; restore or remove the line."
+        )
+    return [row for row in rows if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and line.endswith("\n") else None
 
 
 class TensorBoard:

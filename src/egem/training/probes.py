@@ -57,6 +57,7 @@ def run_probes(
     stage: str,
     is_last: bool,
     folder: Path,
+    dtype: torch.dtype = torch.float32,
     world: World = World(),  # noqa: B008 - frozen
 ) -> dict[str, float]:
     """The numbers of the probes that are due, named `<probe>/<number>`.
@@ -72,6 +73,7 @@ def run_probes(
         stage: current stage.
         is_last: whether this was the stage's last step.
         folder: of the run.
+        dtype: of the computation; below float32 it runs under autocast, as training does.
         world: all processes.
     """
     values: dict[str, float] = {}
@@ -84,6 +86,7 @@ def run_probes(
             failing_together(world),
             evaluation_mode(model),
             torch.no_grad(),
+            torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32),
             _place(folder, probe, world) as place,
         ):
             found = probe.run(model, preparer, step, place)

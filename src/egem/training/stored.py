@@ -16,6 +16,8 @@ FREE_TO_CHANGE = frozenset(
         "data",
         "data_cache",
         "language_data",
+        "probe_data",
+        "probe_every",
         "workers",
         "shard_size",
         "stall_minutes",
