@@ -12,10 +12,9 @@ import json
 import multiprocessing
 import os
 import platform
-import subprocess
 import time
-from pathlib import Path
 
+from egem.core.machine import commit
 from egem.worlds.tabletop import CAMERAS, TabletopWorld, find_renderer
 
 
@@ -90,16 +89,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     chosen = find_renderer()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
     report: dict[str, object] = {
         "size": options.size,
         "scenes": options.scenes,
         "renderer": f"{chosen}: {opengl_name()}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_average": os.getloadavg()[0],
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
     }
     for processes in options.processes:
         for cameras in (CAMERAS[:1], CAMERAS):

@@ -82,6 +82,13 @@ class DepthTargets:
     def __post_init__(self) -> None:
         _require_one_kind(self)
 
+    def placeholder(self) -> "DepthTargets":
+        """One map of this size and kind with a weight of 0, said to be of the first image."""
+        one = _map_tensors(self, lambda tensor: tensor[:1])
+        return replace(
+            one, image_index=torch.zeros_like(one.image_index), weight=torch.zeros_like(one.weight)
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionTargets:
@@ -105,7 +112,7 @@ class Batch:
     patches: Float[Tensor, "patch patch_dim"]
     image_grid: Int[Tensor, "image 3"]
     depth: tuple[DepthTargets, ...]
-    """One entry per depth map size; never empty."""
+    """One entry per depth map size; empty in prompts alone."""
     row_images: tuple[int, ...] = ()
     """Images of each row, for `rows`."""
     left_out: int = 0
@@ -187,10 +194,7 @@ def _depth_of_images(depth: tuple[DepthTargets, ...], first: int, end: int) -> t
         if bool(inside.any()):
             chosen = _map_tensors(targets, lambda tensor, inside=inside: tensor[inside])
             found.append(replace(chosen, image_index=chosen.image_index - first))
-    if found:
-        return tuple(found)
-    one = _map_tensors(depth[0], lambda tensor: tensor[:1])
-    return (replace(one, image_index=torch.zeros_like(one.image_index), weight=torch.zeros_like(one.weight)),)
+    return tuple(found) or (depth[0].placeholder(),)
 
 
 def _actions_of_samples(actions: ActionTargets | None, first: int, end: int) -> ActionTargets | None:

@@ -12,11 +12,12 @@ from safetensors.numpy import load_file, save_file
 from tests.tiny import write_checkpoint
 from tests.training_runs import assert_close, micro_config, numbers, three_stages, write_records
 
-from egem.core.errors import RecordError
+from egem.core.errors import ConfigError, RecordError
 from egem.data.latents import FOLDER, LatentRecipe, codec_revision, open_latents
 from egem.data.loader import batches
 from egem.data.order import ReadingOrder
 from egem.data.prepare import Preparer
+from egem.data_engine.engine import EngineConfig
 from egem.media import encode_depth, encode_png
 from egem.models.depth_codec import DCAECodec, PixelCodec, load_codec, target_latents, target_weight
 from egem.recipes.latents import LatentsConfig, annotate_latents
@@ -156,7 +157,9 @@ def sharded(folder: Path, num_groups: int = 6) -> Path:
 
 def test_what_is_done_is_kept_and_what_changed_is_done_again(tmp_path, checkpoints, monkeypatch):
     data = sharded(tmp_path / "records")
-    config = LatentsConfig(data=data, checkpoint=checkpoints["pixel"], device="cpu", processes=2)
+    config = LatentsConfig(
+        data=data, checkpoint=checkpoints["pixel"], device="cpu", engine=EngineConfig(workers=2)
+    )
     manifest = annotate_latents(config)
     assert [shard.maps for shard in manifest.shards] == [1, 1, 0, 1, 1, 1]
     assert [shard.unreadable for shard in manifest.shards] == [0, 0, 1, 0, 0, 0]
@@ -170,9 +173,13 @@ def test_what_is_done_is_kept_and_what_changed_is_done_again(tmp_path, checkpoin
     )
     (folder / "shard-00001.safetensors").unlink()
     (folder / "shard-00003.safetensors").write_bytes(before["shard-00003.safetensors"][:-40])
-    annotate_latents(replace(config, processes=1))
+    annotate_latents(replace(config, engine=EngineConfig(workers=1)))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert len(encoded) == 2
+    with pytest.raises(ConfigError, match="device 'cuda:99' cannot be used here"):
+        annotate_latents(replace(config, device="cuda:99"))
+    with pytest.raises(ConfigError, match="items_per_part has no meaning here"):
+        replace(config, engine=EngineConfig(items_per_part=4))
 
 
 def test_groups_with_impossible_depth_are_left_out_as_without_latents(tmp_path, checkpoints):

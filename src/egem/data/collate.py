@@ -13,7 +13,7 @@ def collate(
     samples: Sequence[Sample],
     *,
     pad_id: int,
-    depth_placeholder: DepthTargets,
+    depth_placeholder: DepthTargets | None,
     row_tokens: int | None = None,
 ) -> Batch:
     """Put samples together.
@@ -22,7 +22,7 @@ def collate(
         samples: at least one.
         pad_id: input id of padding.
         depth_placeholder: the one map of weight 0 that stands in where no sample has depth, so that the depth
-            head runs on every rank and step.
+            head runs on every rank and step; None for prompts, where it is not run.
         row_tokens: pack samples into rows of about this many tokens (see `fill_rows`); None gives each
             sample a row.
 
@@ -73,7 +73,7 @@ def _action_targets(samples: Sequence[Sample]) -> ActionTargets | None:
     )
 
 
-def _depth_targets(samples: Sequence[Sample], placeholder: DepthTargets) -> tuple[DepthTargets, ...]:
+def _depth_targets(samples: Sequence[Sample], placeholder: DepthTargets | None) -> tuple[DepthTargets, ...]:
     by_size: dict[tuple[bool, torch.Size], list[tuple[int, DepthMap]]] = {}
     first_image = 0
     for sample in samples:
@@ -81,7 +81,8 @@ def _depth_targets(samples: Sequence[Sample], placeholder: DepthTargets) -> tupl
             members = by_size.setdefault((depth.pixels is None, depth.valid.shape), [])
             members.append((first_image + depth.image_index, depth))
         first_image += len(sample.image_grid)
-    return tuple(map(_targets, by_size.values())) or (placeholder,)
+    found = tuple(map(_targets, by_size.values()))
+    return found or (() if placeholder is None else (placeholder,))
 
 
 def _targets(members: Sequence[tuple[int, DepthMap]]) -> DepthTargets:

@@ -17,7 +17,7 @@ from egem.core.errors import ConfigError
 from egem.models.action_expert import ActionExpert, Condition, initialize_expert
 from egem.models.action_flow import ChunkDraws, Continuation, chunk_error, draw_chunks, sample_chunks
 from egem.models.config import ActionExpertConfig
-from egem.models.flow_matching import Draws
+from egem.models.flow_matching import Draws, interpolate
 from egem.models.gem import GEM
 from egem.models.generation import prompt_batch
 from egem.models.key_values import HiddenStateTap, KeyValueTap, keep_reachable
@@ -96,8 +96,7 @@ class GEMVLA(GEM):
         losses = self.losses(hidden, batch, language=language, depth=depth, generator=generator, draws=draws)
         if chunk_draws is None:
             chunk_draws = self.chunk_draws(targets, generator=generator)
-        level = chunk_draws.time[:, None, None]
-        noisy = (1.0 - level) * targets.actions + level * chunk_draws.noise
+        noisy = interpolate(targets.actions, chunk_draws.noise, chunk_draws.time)
         velocity = self.action_expert(noisy, chunk_draws.time, targets.state, self._adapted(condition))
         action_sum = chunk_error(velocity, targets.actions, chunk_draws.noise, targets.valid)
         return replace(

@@ -5,6 +5,7 @@ be kept from looking at the padding. Results equal those of one prompt at a time
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from egem.batch import IGNORE_LABEL, Batch, Sample
 from egem.core.errors import ConfigError
+from egem.data.collate import collate
 from egem.models.backbone import Backbone
 
 
@@ -45,26 +47,11 @@ def prompt_batch(samples: Sequence[Sample], device: torch.device | str) -> Batch
     """Samples as one right-padded batch without labels and depth."""
     if not samples:
         raise ConfigError("no prompts given; at least one sample is needed.")
-    longest = max(len(sample.input_ids) for sample in samples)
-    shape = (len(samples), longest)
-    input_ids = torch.zeros(shape, dtype=torch.long)
-    position_ids = torch.zeros((3, *shape), dtype=torch.long)
-    segment_ids = torch.zeros(shape, dtype=torch.long)
-    for row, sample in enumerate(samples):
-        length = len(sample.input_ids)
-        input_ids[row, :length] = sample.input_ids
-        position_ids[:, row, :length] = sample.position_ids
-        segment_ids[row, :length] = 1
-    return Batch(
-        record_ids=tuple(id for sample in samples for id in sample.record_ids),
-        input_ids=input_ids,
-        labels=torch.full(shape, IGNORE_LABEL),
-        position_ids=position_ids,
-        segment_ids=segment_ids,
-        patches=torch.cat([sample.patches for sample in samples]),
-        image_grid=torch.cat([sample.image_grid for sample in samples]),
-        depth=(),
-    ).to(device)
+    prompts = [
+        replace(sample, labels=torch.full_like(sample.labels, IGNORE_LABEL), depth_maps=(), action=None)
+        for sample in samples
+    ]
+    return collate(prompts, pad_id=0, depth_placeholder=None).to(device)
 
 
 def generate(

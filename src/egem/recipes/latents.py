@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes
 
 from egem.batch import DepthMap
 from egem.core.errors import ConfigError, RecordError
@@ -33,14 +34,8 @@ class LatentsConfig:
     """Checkpoint whose depth codec, depth encoding and image sizes are used (`egem init` makes one)."""
     dtype: Literal["float32", "float16"] = "float32"
     """Of the stored latents. `float16` halves them and changes a latent by at most 1 part in 2,000."""
-    processes: int = 1
-    """Processes (or Ray's actors) that compute; each takes whole shards."""
-    engine: Literal["local", "ray"] = "local"
-    """local: processes of this machine; ray: actors of a Ray cluster (needs the extra `ray`)."""
-    address: str = "auto"
-    """Ray's: of the cluster's head node; `auto` finds the one that runs here, `local` starts one."""
-    gpus_per_worker: float = 0.0
-    """Ray's: share of a GPU that each actor is given."""
+    engine: OmitArgPrefixes[EngineConfig] = field(default_factory=lambda: EngineConfig(workers=1))
+    """Who computes; each worker takes whole shards, so there are no parts of other sizes."""
     batch_size: int = 16
     """Maps that the codec encodes at once."""
     device: str = "auto"
@@ -52,9 +47,12 @@ class LatentsConfig:
         Raises:
             ConfigError: names the option.
         """
-        for name in ("processes", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)} must be at least 1.")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size {self.batch_size} must be at least 1.")
+        if self.engine.items_per_part:
+            raise ConfigError(
+                "items_per_part has no meaning here: latents are written shard by shard; leave it out."
+            )
 
 
 def annotate_latents(config: LatentsConfig) -> LatentManifest:
@@ -95,18 +93,10 @@ def annotate_latents(config: LatentsConfig) -> LatentManifest:
 def _computed(worker: "_Worker", todo: Sequence[int]) -> Iterator[tuple[int, LatentShard]]:
     """Numbers of shards with what was written, as they are done."""
     config = worker.config
-    if config.engine == "local" and min(config.processes, len(todo)) <= 1:
+    if config.engine.in_this_process or (config.engine.engine == "local" and len(todo) <= 1):
         yield from ((number, worker.compute(number)) for number in todo)
         return
-    engine = open_engine(
-        EngineConfig(
-            engine=config.engine,
-            workers=config.processes,
-            address=config.address,
-            gpus_per_worker=config.gpus_per_worker,
-        )
-    )
-    yield from engine.map(_ShardLatents(config, worker.recipe), enumerate(todo))
+    yield from open_engine(config.engine).map(_ShardLatents(config, worker.recipe), enumerate(todo))
 
 
 class _ShardLatents:
@@ -121,8 +111,7 @@ class _ShardLatents:
         torch.set_num_threads(1)
         if self.worker is None:
             # The place of its first shard decides which GPU a process has.
-            process = place % self.config.processes
-            self.worker = _Worker.open(self.config, self.recipe, process=process)
+            self.worker = _Worker.open(self.config, self.recipe, process=place)
         return number, self.worker.compute(number)
 
 

@@ -5,12 +5,11 @@ once less than the others (another row of packed samples, maps of one more size)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from egem.batch import IGNORE_LABEL, Batch, DepthTargets
+from egem.batch import IGNORE_LABEL, Batch
 from egem.training.distributed import World, largest_over_ranks
 
 
@@ -60,7 +59,7 @@ def _with_groups(each: Pass, number: int) -> Pass:
     if missing == 0:
         return each
     smallest = min(depth, key=lambda targets: targets.valid[0].numel())
-    return replace(each, batch=replace(each.batch, depth=(*depth, *[_uncounted(smallest)] * missing)))
+    return replace(each, batch=replace(each.batch, depth=(*depth, *[smallest.placeholder()] * missing)))
 
 
 def _silent(batch: Batch) -> Batch:
@@ -69,13 +68,4 @@ def _silent(batch: Batch) -> Batch:
     actions = batch.actions
     if actions is not None:
         actions = replace(actions, valid=torch.zeros_like(actions.valid))
-    return replace(batch, labels=labels, depth=(_uncounted(batch.depth[0]),), actions=actions)
-
-
-def _uncounted(targets: DepthTargets) -> DepthTargets:
-    """The first map, with a weight of 0."""
-    values = {field.name: getattr(targets, field.name) for field in fields(targets)}
-    first = replace(
-        targets, **{name: value[:1] for name, value in values.items() if isinstance(value, Tensor)}
-    )
-    return replace(first, weight=torch.zeros_like(first.weight))
+    return replace(batch, labels=labels, depth=(batch.depth[0].placeholder(),), actions=actions)
