@@ -111,15 +111,15 @@ def train_in_process(config_file: Path, resume: bool, suicide: str = "") -> None
     Args:
         config_file: JSON of a `TrainConfig`.
         resume: see `train`.
-        suicide: kill this process (SIGKILL) at that moment of its second save or export; see `_die_at`.
+        suicide: kill this process (SIGKILL) at that moment of its second save or export; see `die_at`.
     """
     torch.set_num_threads(1)
     if suicide:
-        _die_at(suicide)
+        die_at(suicide)
     train(load_json(TrainConfig, config_file), resume=resume)
 
 
-def _die_at(moment: str) -> None:
+def die_at(moment: str) -> None:
     """Arrange for death: module.function of egem.training whose second call kills, before or after its work."""
     place, when = moment.split(" ")
     module_name, function = place.split(".")

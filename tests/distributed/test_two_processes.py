@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import torch
 import torch.distributed as dist
 from tests.processes import run_together
 from tests.tiny import build_micro, random_batch, random_sample
-from tests.training_runs import assert_close, micro_config, numbers, three_stages, write_records
+from tests.training_runs import assert_close, die_at, micro_config, numbers, three_stages, write_records
 from torch.distributed.fsdp import register_fsdp_forward_method
 
 from egem.core.config import load_json, save_json
+from egem.core.errors import TrainingError
 from egem.data.collate import collate
 from egem.models.gem import GEM
 from egem.models.key_values import KeyValueTap, keep_reachable
@@ -51,7 +53,7 @@ def look(model, preparer, step, place) -> dict[str, float]:
     (tokens,) = model.generate_text([sample], max_new_tokens=4)
     ((depth,),) = model.sample_depth([sample], generator=torch.Generator().manual_seed(0))
     (place / "looked.txt").write_text(str(step))
-    return {"tokens": float(sum(tokens)), "depth": float(depth.mean())}
+    return {"tokens": float(sum(tokens)), "depth": float(depth.abs().mean())}
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +63,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def together(folder):
-    """A run of two processes: batches with and without depth, of two sizes, two forward passes in a step."""
+    """A run of two processes: batches with and without depth, of two sizes, two micro-batches in a step.
+
+    In the last two stages samples are packed into rows of at most 170 tokens, which hold two samples or one, so that
+    processes often have different numbers of passes.
+    """
     write_records(folder / "data", num_groups=18)
+    connector, *packed = three_stages(steps=STEPS, batch_size=2, accumulation=2)
     config = micro_config(
         folder,
         run=folder / "together",
-        stages=three_stages(steps=STEPS, batch_size=2, accumulation=2),
+        stages=(connector, *(replace(stage, row_tokens=170) for stage in packed)),
         weight_decay=0.01,
         checkpoint_every=6,
     )
@@ -110,6 +117,29 @@ def test_two_processes_resume_bit_for_bit_and_on_one_and_on_four(folder, togethe
     newest = checkpoint_folders(starts[4].run)[-1]
     assert len(list(newest.glob("*.safetensors"))) == 2, "of two equal copies one is written"
     assert find_damage(newest) is None
+
+
+def die_on_the_way(config_file: Path, rank: int, moment: str) -> None:
+    """Go on with the run until this process, or the other, is killed."""
+    if current_world().rank == rank:
+        die_at(moment)
+    with pytest.raises(TrainingError, match="lost contact"):
+        train_stored(config_file, True)
+
+
+def test_two_processes_killed_again_and_again(folder, together):
+    """In a step, in a save and before an export: the curve is that of the run that was never stopped."""
+    config = replace(together, run=folder / "killed")
+    save_json(config, folder / "killed.json")
+    for rank, moment in (
+        (1, "loop.accumulate_gradient after"),
+        (0, "checkpoints.save_distributed before"),
+        (0, "loop.export_model before"),
+    ):
+        expected = [-signal.SIGKILL if each == rank else 0 for each in range(2)]
+        run_together(die_on_the_way, folder, folder / "killed.json", rank, moment, expected=expected)
+    run_together(train_stored, folder, folder / "killed.json", True)
+    assert numbers(config.run) == numbers(together.run)
 
 
 def test_a_checkpoint_holds_every_tensor_whole(together):
