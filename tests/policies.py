@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from egem.episodes import ActionSpace
-from egem.policy import Observation, Policy, PolicyInfo
-from egem.serving.batcher import DepthGuess
+from egem.policy import DepthGuess, Observation, Policy, PolicyInfo
 from egem.serving.config import ServingConfig
 from egem.serving.server import PolicyServer
 

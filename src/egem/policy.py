@@ -76,3 +76,25 @@ class Policy(Protocol):
                 actions are committed than there are.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthGuess:
+    """Depth that the checkpoint draws for one camera."""
+
+    values: Float[np.ndarray, "height width"]
+    kind: str
+    """"metric" (metres) or "inverse_relative" (inverse depth from 0, far, to 1, near)."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A policy whose checkpoint can also be asked what it sees."""
+
+    def explain(self, observation: Observation, question: str) -> str:
+        """The checkpoint's answer to a question about the pictures."""
+        ...
+
+    def draw_depth(self, observation: Observation) -> Mapping[str, DepthGuess]:
+        """Camera name to the depth that it sees there."""
+        ...

@@ -19,7 +19,8 @@ from egem.data_engine.sources.source import ImportOptions
 from egem.environments import ENVIRONMENTS
 from egem.environments.tabletop.environment import INFO, TabletopEnvironment
 from egem.episodes import project
-from egem.policy import Observation, PolicyInfo
+from egem.policy import DepthGuess, Observation, PolicyInfo
+from egem.report.panels import colorize
 from egem.rollout.episode import Job
 from egem.rollout.renamed import RenamedCameras
 from egem.rollout.run import RolloutConfig, noise_seed, rollout
@@ -197,6 +198,28 @@ def test_a_dead_simulator_is_a_crash_and_not_finite_actions_are_a_failure(tmp_pa
     assert (again.overall.episodes, again.overall.crashes) == (2, 0)
     assert again.overall.failures == {"reach": 1, "other": 1}
     assert "7 finite numbers" in (tmp_path / "a" / "summary.md").read_text()
+
+
+class Seeing(Still):
+    """Also draws the front camera's depth: half a metre everywhere."""
+
+    def explain(self, observation, question):
+        raise NotImplementedError
+
+    def draw_depth(self, observation):
+        return {"front": DepthGuess(values=np.full((8, 8), 0.5, np.float32), kind="metric")}
+
+
+def test_films_show_the_depth_that_the_checkpoint_draws(tmp_path):
+    config = RolloutConfig(tasks=("lift",), episodes=1, out=tmp_path, workers=1, films=1, size=(32, 32))
+    rollout(config, "still", Seeing())
+    (film,) = (tmp_path / "films").iterdir()
+    (first, last), _ = read_frames(film, num=2)
+    assert first.shape == (266, 240 * (2 * len(INFO.cameras) + 1), 3)
+    place = 240 * (2 * list(INFO.cameras).index("front") + 2)  # right of the camera's RGB and simulated depth
+    assert first[60:230, place + 10 : place + 230].min() > 240  # the policy has not looked yet
+    color = colorize(np.full((1, 1), 0.5, np.float32), (0.0, 1.5))[0, 0].astype(int)
+    np.testing.assert_allclose(last[60:230, place + 10 : place + 230].mean((0, 1)), color, atol=6)
 
 
 def test_summary_counts_as_an_independent_formula_does():

@@ -10,10 +10,9 @@ from egem.cli import main
 from egem.data.normalization import DimensionStatistics, Normalization
 from egem.episodes import ActionSpace
 from egem.models.vla_policy import policy_files
-from egem.policy import Observation, PolicyInfo
+from egem.policy import Explains, Observation, PolicyInfo
 from egem.policy_messages import to_request
 from egem.recipes.serve import ServedCheckpoint
-from egem.serving.batcher import Explains
 from policies import serving
 
 INFO = PolicyInfo(

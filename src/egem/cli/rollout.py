@@ -59,6 +59,6 @@ def _actor(name: str, address: str | None, device: str) -> "tuple[str, Policy | 
         return address, RemotePolicy(address, token=os.environ.get("EGEM_TOKEN") or None)
     if name in ("expert", "random", ""):
         return name or "replay", None
-    from egem.models.vla_policy import CheckpointPolicy
+    from egem.recipes.serve import ServedCheckpoint
 
-    return name, CheckpointPolicy.from_checkpoint(Path(name), device=device)
+    return name, ServedCheckpoint.load(Path(name), device=device)

@@ -5,15 +5,14 @@ from pathlib import Path
 from egem.evaluation.predictor import Predictor
 from egem.models.action_sampler import Compiled
 from egem.models.vla_policy import CheckpointPolicy
-from egem.policy import Observation
+from egem.policy import DepthGuess, Observation
 from egem.records import IMAGE_MARK, Message
-from egem.serving.batcher import DepthGuess
 
 _ANSWER_TOKENS = 64
 
 
 class ServedCheckpoint(CheckpointPolicy):
-    """A `CheckpointPolicy` that also implements `egem.serving.batcher.Explains`."""
+    """A `CheckpointPolicy` that also implements `egem.policy.Explains`."""
 
     @classmethod
     def load(

@@ -1,8 +1,8 @@
 """One episode: an environment, and whatever chooses its actions."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -11,13 +11,24 @@ from jaxtyping import Float
 
 from egem.core.errors import ProtocolError, SimulatorError
 from egem.environments.environment import Environment, EnvironmentInfo
-from egem.policy import Observation
-from egem.rollout.film import write_film
+from egem.policy import DepthGuess, Observation
+from egem.rollout.film import Shot, write_film
 from egem.rollout.recording import Recorder
 
 Actor = Literal["policy", "expert", "replay"]
-Ask = Callable[[Observation, int], Float[np.ndarray, "horizon action"]]
-"""An observation, and the number of the chunk in the episode, to a chunk of actions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What a policy makes of an observation."""
+
+    chunk: Float[np.ndarray, "horizon action"]
+    drawn: Mapping[str, DepthGuess] = field(default_factory=dict)
+    """Camera to the depth that it sees there; only for films."""
+
+
+Ask = Callable[[Observation, int], Reply]
+"""An observation, and the number of the chunk in the episode, to a reply."""
 
 STATUSES: Final = ("success", "failure", "crash")
 """A crash is the simulator's; it says nothing about the policy and is kept out of the success rate."""
@@ -68,7 +79,7 @@ def play(environment: Environment, job: Job, ask: Ask) -> dict[str, Any]:
         entry["instruction"] = start.observation.instruction
         actor = _Actor(environment, job, ask, start.observation)
         recorder = Recorder(environment) if job.record else None
-        film = [start.observation] if job.film else []
+        film = [Shot(seen=start.observation)] if job.film else []
         success = False
         while steps < start.max_steps:
             if recorder is not None:
@@ -82,7 +93,7 @@ def play(environment: Environment, job: Job, ask: Ask) -> dict[str, Any]:
             progress = environment.step(executed)
             steps += 1
             if job.film and steps % _FILM_EVERY == 0:
-                film.append(environment.observe())
+                film.append(Shot(seen=environment.observe(), drawn=actor.drawn))
             success = progress.success
             if progress.over:
                 break
@@ -92,7 +103,8 @@ def play(environment: Environment, job: Job, ask: Ask) -> dict[str, Any]:
             entry |= {"stage": failure.stage, "detail": failure.detail}
         entry["subtasks"] = actor.subtasks(steps)
         if job.film:
-            write_film(job.film, [*film, environment.observe()], environment.info.control_hz / _FILM_EVERY)
+            film.append(Shot(seen=environment.observe(), drawn=actor.drawn))
+            write_film(job.film, film, environment.info.control_hz / _FILM_EVERY)
         if recorder is not None and job.record and success:
             recorder.write(job.record)
     except SimulatorError as error:
@@ -114,6 +126,8 @@ class _Actor:
     def __init__(self, environment: Environment, job: Job, ask: Ask, first: Observation) -> None:
         self.environment, self.job, self.ask = environment, job, ask
         self.seconds = 0.0
+        self.drawn: Mapping[str, DepthGuess] = {}
+        """What the policy saw when it last looked."""
         self._names: list[str] = []
         self._rng = np.random.default_rng([job.seed, 2])
         info = environment.info
@@ -153,7 +167,8 @@ class _Actor:
     def _policy(self, observation: Observation) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         number = 0
         while True:
-            chunk = self.ask(observation, number)
+            reply = self.ask(observation, number)
+            chunk, self.drawn = reply.chunk, reply.drawn
             if self.job.execute is not None:
                 chunk = chunk[: self.job.execute]
             yield from ((action, action) for action in chunk)

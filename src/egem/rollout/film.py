@@ -1,6 +1,7 @@
-"""Films of episodes: what each camera saw, RGB above or beside its depth, and what was to be done."""
+"""Films: what each camera saw, its depth, the depth that the policy's checkpoint drew, and what was to be done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from egem.policy import Observation
+from egem.policy import DepthGuess, Observation
 from egem.report.panels import BACKGROUND, INK, colorize, fitted, font
 
 _TILE: Final = 240
@@ -20,11 +21,20 @@ _DEPTH_RANGE_M: Final = (0.0, 1.5)
 """Nearest and farthest colour: the same in all frames, or the film would flicker."""
 
 
-def write_film(path: str | Path, observations: Sequence[Observation], fps: float) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shot:
+    """One moment of a film."""
+
+    seen: Observation
+    drawn: Mapping[str, DepthGuess] = field(default_factory=dict)
+    """Camera to the depth that was drawn when the policy last looked."""
+
+
+def write_film(path: str | Path, shots: Sequence[Shot], fps: float) -> None:
     """Write an MP4 (H.264)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = [frame(observation) for observation in observations]
+    frames = [frame(shot, drawing=sorted({n for each in shots for n in each.drawn})) for shot in shots]
     container: Any = av.open(str(path), "w")
     with container:
         stream = container.add_stream(
@@ -38,13 +48,21 @@ def write_film(path: str | Path, observations: Sequence[Observation], fps: float
         container.mux(stream.encode())
 
 
-def frame(observation: Observation) -> UInt8[np.ndarray, "height width 3"]:
-    """One picture of all cameras: RGB and, right of it, depth where there is one; even sides."""
+def frame(shot: Shot, drawing: Sequence[str] = ()) -> UInt8[np.ndarray, "height width 3"]:
+    """One picture of all cameras: RGB and, right of it, depth and drawn depth where there are any; even sides.
+
+    Args:
+        shot: what is shown.
+        drawing: cameras that have drawn depth somewhere in the film, and so a place for it everywhere.
+    """
     tiles = []
+    observation = shot.seen
     for name, image in observation.images.items():
         tiles.append(_tile(image))
         if name in observation.depths:
-            tiles.append(_tile(colorize(observation.depths[name], _DEPTH_RANGE_M)))
+            tiles.append(_tile(colorize(observation.depths[name], _DEPTH_RANGE_M), "simulated"))
+        if name in drawing:
+            tiles.append(_tile(_drawn(shot.drawn.get(name), image.shape[:2]), "drawn"))
     width = sum(tile.width for tile in tiles)
     sheet = Image.new("RGB", (width + width % 2, _TILE + _CAPTION), BACKGROUND)
     left = 0
@@ -56,6 +74,16 @@ def frame(observation: Observation) -> UInt8[np.ndarray, "height width 3"]:
     return np.asarray(sheet)
 
 
-def _tile(image: UInt8[np.ndarray, "height width 3"]) -> Image.Image:
+def _drawn(guess: DepthGuess | None, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    if guess is None:
+        return np.full((*size, 3), BACKGROUND, np.uint8)
+    if guess.kind == "metric":
+        return colorize(guess.values, _DEPTH_RANGE_M)
+    return colorize(1.0 - np.clip(guess.values, 0.0, 0.999), (0.0, 1.0))
+
+
+def _tile(image: UInt8[np.ndarray, "height width 3"], title: str = "") -> Image.Image:
     width = max(1, round(_TILE * image.shape[1] / image.shape[0]))
-    return Image.fromarray(image).resize((width, _TILE), Image.Resampling.BILINEAR)
+    tile = Image.fromarray(image).resize((width, _TILE), Image.Resampling.BILINEAR)
+    ImageDraw.Draw(tile).text((6, 4), title, INK, font(13))
+    return tile

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ from egem.core.errors import ConfigError, unknown_name
 from egem.environments import ENVIRONMENTS, EnvironmentOptions, check_policy
 from egem.environments.environment import DEMONSTRATION_SEED, Environment, EnvironmentInfo, check_task
 from egem.evaluation.journal import Journal
-from egem.policy import Observation, Policy
-from egem.rollout.episode import Actor, Job, play
+from egem.policy import DepthGuess, Explains, Observation, Policy
+from egem.rollout.episode import Actor, Job, Reply, play
 from egem.rollout.recording import read_notes, write_dataset
 from egem.rollout.renamed import RenamedCameras
 from egem.rollout.summary import Summary, summarise, write_summary
@@ -53,7 +53,7 @@ class RolloutConfig:
     noise: float = 0.0
     """Of the expert's executed actions, as a share of their limits; what is recorded stays clean."""
     films: int = 1
-    """Episodes of each task that are filmed, RGB beside depth."""
+    """Episodes of each task that are filmed: RGB, the simulator's depth, and the depth that a checkpoint draws."""
     batched: bool = False
     """Answer all waiting episodes in one call: faster on a GPU, but the sampling noise then depends on timing."""
     size: tuple[int, int] | None = None
@@ -107,7 +107,7 @@ def rollout(config: RolloutConfig, actor: str, policy: Policy | None = None) -> 
         return _play_all(config, options, actor, policy, workers.info, partial(_answered, workers, batched))
 
 
-Ask = Callable[[Job, Observation, int], Float[np.ndarray, "horizon action"]]
+Ask = Callable[[Job, Observation, int], Reply]
 PlayJobs = Callable[[list[Job], Ask], Iterator[dict[str, Any]]]
 
 
@@ -127,12 +127,12 @@ def _play_all(
     missing = [job for job in jobs if job.id not in done or _lacks_part(job, journal)]
     random = RandomPolicy(info) if actor == "random" else None
 
-    def ask(job: Job, seen: Observation, number: int) -> Float[np.ndarray, "horizon action"]:
+    def ask(job: Job, seen: Observation, number: int) -> Reply:
         seed = noise_seed(job, number)
         if random is not None:
-            return random.act(seed)
+            return Reply(chunk=random.act(seed))
         assert policy is not None
-        return policy.act([seen], seed=seed)[0]
+        return Reply(chunk=policy.act([seen], seed=seed)[0], drawn=_drawn(policy, job, seen))
 
     began = time.perf_counter()
     with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="episode", disable=None) as bar:
@@ -198,16 +198,22 @@ def _answered(
             seed = noise_seed(found[0].job, found[0].number)
             chunks = batched.act([question.observation for question in found], seed=seed)
             for question, chunk in zip(found, chunks, strict=True):
-                _give(question, chunk)
+                drawn = _drawn(batched, question.job, question.observation)
+                _give(question, Reply(chunk=chunk, drawn=drawn))
         else:
             for question in found:
                 _give(question, ask(question.job, question.observation, question.number))
 
 
-def _give(question: Question, chunk: Float[np.ndarray, "horizon action"]) -> None:
+def _drawn(policy: Policy, job: Job, seen: Observation) -> Mapping[str, DepthGuess]:
+    """What the policy's checkpoint sees, for films alone: drawing takes longer than acting."""
+    return policy.draw_depth(seen) if job.film is not None and isinstance(policy, Explains) else {}
+
+
+def _give(question: Question, reply: Reply) -> None:
     # A worker that died meanwhile is found by its closed connection at the next turn.
     try:
-        question.worker.answer(chunk)
+        question.worker.answer(reply)
     except (BrokenPipeError, OSError):
         return
 

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
-import numpy as np
-from jaxtyping import Float
-
 from egem.core.errors import EgemError, SimulatorError
 from egem.environments import ENVIRONMENTS, EnvironmentOptions
 from egem.environments.environment import EnvironmentInfo
 from egem.policy import Observation
-from egem.rollout.episode import Job, play
+from egem.rollout.episode import Job, Reply, play
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +42,10 @@ class Worker:
     job: Job | None = None
     since: float = 0.0
 
-    def answer(self, chunk: Float[np.ndarray, "horizon action"]) -> None:
-        """Give the chunk that was asked for."""
+    def answer(self, reply: Reply) -> None:
+        """Give what was asked for."""
         self.since = time.monotonic()
-        self.connection.send(chunk)
+        self.connection.send(reply)
 
 
 class Workers:
@@ -216,7 +213,7 @@ def _work(connection: Connection, name: str, options: EnvironmentOptions) -> Non
     try:
         connection.send(("ready", environment.info))
 
-        def ask(observation: Observation, number: int) -> Float[np.ndarray, "horizon action"]:
+        def ask(observation: Observation, number: int) -> Reply:
             connection.send(("question", observation, number))
             return connection.recv()
 

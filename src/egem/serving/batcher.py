@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from egem_client.errors import (
@@ -22,35 +21,13 @@ from egem_client.errors import (
 from jaxtyping import Float
 
 from egem.core.errors import CheckpointError, EgemError
-from egem.policy import Observation, Policy
+from egem.policy import DepthGuess, Explains, Observation, Policy
 from egem.serving.config import ServingConfig
 from egem.serving.metrics import ServingMetrics
 from egem.serving.requests import Request
 from egem.serving.safety import ActionGuard
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DepthGuess:
-    """Depth that the checkpoint draws for one camera."""
-
-    values: Float[np.ndarray, "height width"]
-    kind: str
-    """"metric" (metres) or "inverse_relative" (inverse depth from 0, far, to 1, near)."""
-
-
-@runtime_checkable
-class Explains(Protocol):
-    """A policy whose checkpoint can also be asked what it sees."""
-
-    def explain(self, observation: Observation, question: str) -> str:
-        """The checkpoint's answer to a question about the pictures."""
-        ...
-
-    def draw_depth(self, observation: Observation) -> Mapping[str, DepthGuess]:
-        """Camera name to the depth that it sees there."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

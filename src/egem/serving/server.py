@@ -29,9 +29,9 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from egem.core.errors import ConfigError
-from egem.policy import Policy
+from egem.policy import Explains, Policy
 from egem.policy_messages import ANSWER, CLIPPED, DEPTH, DEPTH_KIND, picture_key, to_metadata
-from egem.serving.batcher import Answer, Batcher, Explains
+from egem.serving.batcher import Answer, Batcher
 from egem.serving.config import ServingConfig, check_exposure
 from egem.serving.metrics import ServingMetrics
 from egem.serving.requests import read_request
