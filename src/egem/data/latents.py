@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from egem.batch import DepthMap, DepthTargets
-from egem.core.config import fingerprint_of, from_dict, save_json, to_dict
+from egem.core.config import fingerprint_of, from_dict, save_json
 from egem.core.errors import CheckpointError, ConfigError, RecordError
 from egem.data.depth import DepthPolicy
 from egem.data.latent_files import LatentFile, LatentLayout, LatentShard, again, file_name

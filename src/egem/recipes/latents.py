@@ -16,8 +16,8 @@ from egem.data.latent_files import LatentLayout, LatentMap, LatentShard, LatentW
 from egem.data.latents import CODEC_FOLDER, FOLDER, LatentManifest, LatentRecipe, find_written, write_manifest
 from egem.data.prepare import Preparer
 from egem.data_engine.engine import EngineConfig, open_engine
-from egem.media import image_size
 from egem.device import device_of
+from egem.media import image_size
 from egem.models.depth_codec import DepthCodec, load_codec
 from egem.shards import RecordGroups
 
