@@ -128,11 +128,10 @@ def die_on_the_way(config_file: Path, rank: int, moment: str) -> None:
 
 
 def test_two_processes_killed_again_and_again(folder, together):
-    """In a step, in a save and before an export: the curve is that of the run that was never stopped."""
+    """In a save and before an export (test_failures.py: in a step): the curve is that of the run that was never stopped."""
     config = replace(together, run=folder / "killed")
     save_json(config, folder / "killed.json")
     for rank, moment in (
-        (1, "loop.accumulate_gradient after"),
         (0, "checkpoints.save_distributed before"),
         (0, "loop.export_model before"),
     ):
