@@ -128,7 +128,7 @@ def die_on_the_way(config_file: Path, rank: int, moment: str) -> None:
 
 
 def test_two_processes_killed_again_and_again(folder, together):
-    """In a save and before an export (test_failures.py: in a step): the curve is that of the run that was never stopped."""
+    """In a save and before an export (test_failures.py: in a step): the curve is that of a run never stopped."""
     config = replace(together, run=folder / "killed")
     save_json(config, folder / "killed.json")
     for rank, moment in (
