@@ -42,6 +42,16 @@ def test_a_folder_appears_only_when_its_block_ends_well(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["records"]
 
 
+def test_who_may_read_a_folder_may_read_its_files(tmp_path):
+    with new_folder(tmp_path / "model") as folder:
+        (folder / "part").mkdir()
+        weights = folder / "part" / "weights"
+        weights.touch(mode=0o600)  # as safetensors writes them
+    (tmp_path / "other").touch()
+    written = tmp_path / "model" / "part" / "weights"
+    assert written.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_folder_with_content_is_never_overwritten(tmp_path):
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ConfigError, match="exists already; choose another folder"), new_folder(tmp_path):

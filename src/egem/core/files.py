@@ -35,6 +35,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well and vanishes when it does not.
 
+    Its files get the permissions that new files have here: safetensors makes them for the writer alone, and a server
+    that runs as somebody else could not read what was trained.
+
     Raises:
         ConfigError: `path` exists already and is not an empty folder.
         EgemError: the disk is full or the folder cannot be written.
@@ -46,10 +49,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
+        permissions = temporary.stat().st_mode & 0o666
         try:
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
+                    file.chmod(permissions)
                     with file.open("rb") as opened:
                         os.fsync(opened.fileno())
                 else:
