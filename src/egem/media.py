@@ -21,6 +21,9 @@ from egem.records import DepthFile, DepthKind, ImageFile
 MAX_PIXELS = 80_000_000
 """Larger images are refused before they are decoded (decompression bombs); 80 million is 8944 x 8944."""
 
+JPEG_QUALITY = 95
+"""Of pictures in records that have to be encoded again."""
+
 MIN_MEDIAN_M, MAX_MEDIAN_M = 0.02, 200.0
 """A metric depth map whose median reading lies outside is in the wrong unit."""
 
@@ -102,6 +105,13 @@ def image_size(file: ImageFile, *, root: Path | None = None, where: str = "") ->
 def encode_png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
     """RGB pixels as PNG; the same pixels give the same bytes."""
     return _png(Image.fromarray(image))
+
+
+def encode_jpeg(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """RGB pixels as JPEG of `JPEG_QUALITY`: frames of videos, which were compressed before."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
 
 
 def decode_depth(

@@ -35,14 +35,18 @@ _METRES = {
     **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 0.01),
     **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 0.001),
 }
-_ONES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen")
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+ONES = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
+    *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+"""The words of 0 to 19."""
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+"""Of 20, 30, ... 90."""
 _NUMBER_WORDS = {
     "no": 0.0,
     "none": 0.0,
-    **{word: float(value) for value, word in enumerate((*_ONES, *_TEENS, "eighteen", "nineteen"))},
-    **{word: 10.0 * (value + 2) for value, word in enumerate(_TENS)},
+    **{word: float(value) for value, word in enumerate(ONES)},
+    **{word: 10.0 * (value + 2) for value, word in enumerate(TENS)},
 }
 _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|\.\d+|\d+)"
 _NUMBER_WITH_UNIT = re.compile(rf"(?<![\w.])({_NUMBER})\s*([a-zA-Z]+)?")

@@ -60,7 +60,11 @@ def test_every_command_explains_itself(name, capsys):
     assert "egem" in capsys.readouterr().out or name == "data sources"
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 STAND_INS = {"train": "tiny", "data import": "llava", "data annotate": "depth", "study": "tabletop"}
 """What follows these commands names something, which pages leave open: `egem data import SOURCE`."""
 

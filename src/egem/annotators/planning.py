@@ -12,7 +12,6 @@ it and the gripper are followed through the sub-task's frames. What is asked the
 A step that fails leaves out what builds on it and is counted; it never guesses.
 """
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +28,12 @@ from egem.annotators.objects import ObjectNamer
 from egem.annotators.steps import ANNOTATED, NUM_POINTS
 from egem.annotators.tracks import PointTracker, path_of
 from egem.data_engine.sources.choices import with_options
-from egem.data_engine.sources.conversation import JPEG_QUALITY
 from egem.data_engine.sources.coordinates import written_list
 from egem.data_engine.sources.episode_questions import image_tracks, longest_path, parts_of, path_points
 from egem.data_engine.sources.robot_episodes import episode_records
 from egem.data_engine.sources.source import ImportOptions
 from egem.episodes import CameraStream, Episode, Subtask
+from egem.media import encode_jpeg
 from egem.records import COORDINATE_RANGE, Answer, ImageFile, Record
 
 MAX_OPTIONS: Final = 4
@@ -224,7 +223,7 @@ def _drawn(
         options,
     )
     letter = _LETTERS[options.index(found.part.text)]
-    picture = ImageFile(data=_jpeg(draw_path(found.key_frame, way[1])))
+    picture = ImageFile(data=encode_jpeg(draw_path(found.key_frame, way[1])))
     drawn = replace(shown, group=f"{shown.group}/drawn", images=(picture,), depths=(), intrinsics=())
     answer = Answer(kind="choice", text=found.part.text, choices=tuple(options))
     meta = {"path": [list(point) for point in way[1]]}
@@ -257,7 +256,7 @@ def _shown(
     return Shown(
         group=f"{source}/{episode.id}/{index}/object",
         source=source,
-        images=(ImageFile(data=stored or _jpeg(found.key_frame)),),
+        images=(ImageFile(data=stored or encode_jpeg(found.key_frame)),),
         meta=meta,
     )
 
@@ -304,9 +303,3 @@ def _inner(text: str) -> str:
     """A sub-task as part of a sentence."""
     text = text.strip().rstrip(".")
     return text[:1].lower() + text[1:]
-
-
-def _jpeg(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()

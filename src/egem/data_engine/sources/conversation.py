@@ -1,6 +1,5 @@
 """LLaVA's conversations: turns to messages, marks to images, videos to frames."""
 
-import io
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -8,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from egem.core.errors import RecordError
+from egem.media import encode_jpeg
 from egem.records import IMAGE_MARK, ImageFile, Message
 
 VIDEO_MARK = "<video>"
-JPEG_QUALITY = 95
 _KEPT_CLIPS = 32
 
 _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
@@ -133,7 +131,7 @@ class Clips:
                 frames, seconds = read_frames(path, num=self.num_frames)
             except RecordError as error:
                 raise RecordError(f"{where}: {error}") from None
-            files = [ImageFile(data=_jpeg(frame)) for frame in frames]
+            files = [ImageFile(data=encode_jpeg(frame)) for frame in frames]
             self._kept[path] = list(zip(files, (round(s, 3) for s in seconds), strict=True))
             while len(self._kept) > _KEPT_CLIPS:
                 self._kept.popitem(last=False)
@@ -150,9 +148,3 @@ def _opened(question: str, num_images: int) -> str:
     if num_images == 0 or IMAGE_MARK in question:
         return question
     return f"{IMAGE_MARK * num_images}\n{question}"
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()

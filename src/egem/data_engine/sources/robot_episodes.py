@@ -4,23 +4,21 @@
 are put together. The questions about one view of a sub-task are one group.
 """
 
-import io
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from egem.core.errors import RecordError
 from egem.data_engine.episodes.pending import PendingEpisode
 from egem.data_engine.episodes.readers import READERS
-from egem.data_engine.sources.conversation import JPEG_QUALITY, ask, evenly
+from egem.data_engine.sources.conversation import ask, evenly
 from egem.data_engine.sources.episode_questions import EpisodeQuestion, ViewName, parts_of, questions
 from egem.data_engine.sources.source import ImportOptions, Row
 from egem.episodes import CameraStream, Episode, Subtask
-from egem.media import encode_depth, image_size
+from egem.media import encode_depth, encode_jpeg, image_size
 from egem.records import DepthFile, ImageFile, Intrinsics, Record
 
 LICENCE = "of the dataset"
@@ -159,7 +157,7 @@ class _Views:
         stored = {i: self.stream.frames.encoded(i) for i in missing}
         wanted = [i for i in missing if stored[i] is None]
         pixels = self.stream.frames.read(wanted) if wanted else []
-        stored |= {i: _jpeg(image) for i, image in zip(wanted, pixels, strict=True)}
+        stored |= {i: encode_jpeg(image) for i, image in zip(wanted, pixels, strict=True)}
         self._kept |= {i: ImageFile(data=data) for i, data in stored.items()}
         return [self._kept[i] for i in steps]
 
@@ -193,9 +191,3 @@ def _meta(
         "subtasks_annotated": bool(episode.subtasks),
     }
     return {key: value for key, value in given.items() if value is not None}
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()

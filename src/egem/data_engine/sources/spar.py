@@ -24,7 +24,7 @@ from egem.data_engine.sources.conversation import read_messages, with_marks
 from egem.data_engine.sources.layout import find_files, folder_of
 from egem.data_engine.sources.pictures import Picture, Pictures, read_depth
 from egem.data_engine.sources.source import ImportOptions, Place, Row, file_rows
-from egem.media import open_image
+from egem.media import JPEG_QUALITY, open_image
 from egem.records import COORDINATE_RANGE, Answer, DepthFile, ImageFile, Record
 from egem.scoring import parse_number
 
@@ -36,7 +36,6 @@ COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0), "yellow
 RADIUS = 20
 """Pixels, of a point and of a box's line, in images at least `FULL_SIDE` long; less in proportion in smaller ones."""
 FULL_SIDE = 640
-JPEG_QUALITY = 95
 DEPTH_UNIT_M = 0.001
 
 # Colours in the order of the image indices; tasks not named here use the colours they have, red, blue, green, yellow.

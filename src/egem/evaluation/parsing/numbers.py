@@ -5,15 +5,11 @@ import math
 import re
 
 from egem.evaluation.parsing.thoughts import behind_thoughts, without_invisible
+from egem.scoring import ONES, TENS
 
-_ONES = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
-    *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = {
-    **{word: value for value, word in enumerate(_ONES)},
-    **{word: 10 * (place + 2) for place, word in enumerate(_TENS)},
+    **{word: value for value, word in enumerate(ONES)},
+    **{word: 10 * (place + 2) for place, word in enumerate(TENS)},
     "hundred": 100,
     "thousand": 1000,
 }
@@ -21,7 +17,7 @@ _SCIENTIFIC = r"[-+]?(?:\d*\.\d+|\d+)(?:[eE][-+]?\d+)?"
 _TAGGED = re.compile(
     rf"<\s*answer\b[^>]*>\s*({_SCIENTIFIC})(?:[^\d<][^<]*)?<\s*/\s*answer\s*>", re.IGNORECASE | re.DOTALL
 )
-_TO_TWENTY = re.compile(rf"\b({'|'.join((*_ONES, 'twenty'))})\b", re.IGNORECASE)
+_TO_TWENTY = re.compile(rf"\b({'|'.join((*ONES, 'twenty'))})\b", re.IGNORECASE)
 
 
 def plain_float(text: str) -> float | None:
