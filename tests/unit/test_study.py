@@ -18,6 +18,7 @@ from egem.recipes.study.arms import ARMS
 from egem.recipes.study.hypotheses import judged
 from egem.recipes.study.parts import Study, locked
 from egem.recipes.study.plan import StudyRun, plan, reference_of
+from egem.recipes.study.recipe import StudyRecipe
 from egem.recipes.study.report import END_MARK, begin_mark, write_study
 from egem.recipes.study.results import RunResult, load_results, save_result
 from egem.recipes.study.run import make

@@ -69,7 +69,7 @@ class PolicyStudy:
     device: str = "auto"
     """As in training."""
     workers: int = 1
-    """Processes that prepare a run's batches."""
+    """Processes that prepare a run's batches; 0: episodes, too, are played in this process."""
 
     def make(
         self,
@@ -128,7 +128,7 @@ class PolicyStudy:
         with locked(self.out / "locks" / "demos"):
             if not (folder / NOTES_FILE).exists():
                 save_json(config, note)
-                rollout(config, "expert")
+                rollout(replace(config, workers=self._players), "expert")
             elif load_json(RolloutConfig, note) != config:
                 raise ConfigError(
                     f"{folder} was recorded with other options (see {note}); give each its own --out."
@@ -170,6 +170,7 @@ class PolicyStudy:
             episodes=self.recipe.episodes,
             size=self.recipe.size,
             out=folder / "rollout",
+            workers=self._players,
         )
         summary = rollout(config, str(folder / MODEL_LINK), policy)
         rows = read_metrics(folder)
@@ -185,6 +186,11 @@ class PolicyStudy:
             machine=machine_of(policy.model.device),
             commit=commit(),
         )
+
+    @property
+    def _players(self) -> int | None:
+        """Processes that play episodes: one for each core, or none but this one."""
+        return 0 if self.workers == 0 else None
 
 
 def load_policy_results(folder: Path, recipe: PolicyRecipe) -> list[PolicyResult]:
