@@ -98,6 +98,12 @@ class ActionTargets:
     actions: Float[Tensor, "sample horizon action_dim"]
     valid: Bool[Tensor, "sample horizon"]
 
+    def repeated(self, times: int) -> "ActionTargets":
+        """Each sample so many times in a row."""
+        values = (self.state, self.actions, self.valid)
+        state, actions, valid = (value.repeat_interleave(times, dim=0) for value in values)
+        return ActionTargets(state=state, actions=actions, valid=valid)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:

@@ -140,9 +140,9 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("EGEM_LIBERO_PYTHON", raising=False)
     monkeypatch.delenv("EGEM_SIMPLER_PYTHON", raising=False)
     with pytest.raises(ConfigError, match=r"tools/libero_env\.sh"):
-        open_libero(EnvironmentOptions())
+        open_libero(EnvironmentOptions(size=(64, 64)))
     with pytest.raises(ConfigError, match=r"tools/simpler_env\.sh"):
-        open_simpler(EnvironmentOptions())
+        open_simpler(EnvironmentOptions(size=(64, 64)))
     assert any("gripper_open is -1 here, 1 there" in text for text in ACTION_SPACE.differences(WIDOWX_SPACE))
 
 

@@ -89,6 +89,28 @@ def test_the_layout_of_a_batch_changes_nothing(model: GEMVLA) -> None:
     torch.testing.assert_close(torch.stack(alone).sum(), expected.action_sum, rtol=1e-5, atol=1e-5)
 
 
+def test_several_draws_of_a_chunk_are_the_mean_of_one_each(model: GEMVLA) -> None:
+    batch = robot_batch(robot_samples(3))
+    assert batch.actions is not None
+    model.zero_grad()
+    draws = model.chunk_draws(batch.actions.repeated(2), generator=torch.Generator().manual_seed(1))
+    both = model(batch, depth=False, language=False, action_draws=2, chunk_draws=draws)
+    both.action_sum.backward()
+    gradient = model.backbone.qwen.get_input_embeddings().weight.grad.clone()
+    model.zero_grad()
+    sums = []
+    for first in (0, 1):
+        own = replace(draws, time=draws.time[first::2], noise=draws.noise[first::2])
+        one = model(batch, depth=False, language=False, chunk_draws=own)
+        assert int(one.action_count) == int(both.action_count)
+        (one.action_sum / 2).backward()
+        sums.append(one.action_sum.detach() / 2)
+    torch.testing.assert_close(both.action_sum.detach(), sum(sums), rtol=1e-5, atol=1e-5)
+    found = model.backbone.qwen.get_input_embeddings().weight.grad
+    assert float(found.abs().max()) > 0
+    torch.testing.assert_close(gradient, found, rtol=1e-4, atol=1e-6)
+
+
 def test_padding_of_a_chunk_enters_no_loss(model: GEMVLA) -> None:
     batch = robot_batch(robot_samples(1))
     assert batch.actions is not None

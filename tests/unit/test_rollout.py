@@ -19,10 +19,10 @@ from egem.data_engine.sources.source import ImportOptions
 from egem.environments import ENVIRONMENTS
 from egem.environments.tabletop.environment import INFO, TabletopEnvironment
 from egem.episodes import project
-from egem.policy import DepthGuess, Observation, PolicyInfo
+from egem.policy import DepthGuess, Explains, Observation, PolicyInfo
 from egem.report.panels import colorize
 from egem.rollout.episode import Job
-from egem.rollout.renamed import RenamedCameras
+from egem.rollout.renamed import renamed
 from egem.rollout.run import RolloutConfig, noise_seed, rollout
 from egem.rollout.summary import summarise
 from egem.video import read_frames
@@ -264,9 +264,23 @@ def test_cameras_of_another_name(tmp_path):
 
     images = {name: np.full((1, 1, 3), value, np.uint8) for name, value in (("front", 7), ("wrist", 8))}
     seen = Observation(images=images, state=np.zeros(7, np.float32), instruction="go")
-    policy = RenamedCameras(Sees(), ("image_0=front",))
+    policy = renamed(Sees(), ("image_0=front",))
     assert policy.info.cameras == ("front", "wrist")
     assert policy.act([seen])[0][0, 0] == 7
+    assert not isinstance(policy, Explains)
+
+    class Draws(Sees):
+        def explain(self, observation, question):
+            return f"{question} {observation.images['image_0'][0, 0, 0]}"
+
+        def draw_depth(self, observation):
+            assert set(observation.images) == {"image_0", "wrist"}
+            return {"image_0": DepthGuess(values=np.ones((1, 1)), kind="metric")}
+
+    explaining = renamed(Draws(), ("image_0=front",))
+    assert isinstance(explaining, Explains)
+    assert explaining.explain(seen, "what?") == "what? 7"
+    assert list(explaining.draw_depth(seen)) == ["front"]
 
     def refused(actor, *pairs):
         config = RolloutConfig(out=tmp_path / "out", workers=0, size=(32, 32), rename=pairs)

@@ -15,7 +15,7 @@ from egem.recipes.study.policy_recipe import POLICY_ARMS, PolicyRecipe, policy_p
 from egem.recipes.study.recipe import STUDIES, StudyRecipe
 
 if TYPE_CHECKING:
-    from egem.recipes.study.run import Made
+    from egem.recipes.study.parts import Made
 
 POLICIES = PolicyRecipe().name
 

@@ -20,13 +20,16 @@ from egem.policy import Observation, PolicyInfo
 Stage = Literal["reach", "grasp", "wrong object", "transport", "release", "push", "other"]
 STAGES: Final = ("reach", "grasp", "wrong object", "transport", "release", "push", "other")
 """Where an attempt can end without success, in the order in which they come."""
+DEMONSTRATION_SEED: Final = 1_000_000
+"""Recordings begin with this seed, evaluations with 0. An environment with a fixed list of starts draws others from
+here on, so that no policy is scored where it was shown what to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvironmentOptions:
     """What can be chosen when an environment is opened."""
 
-    size: tuple[int, int] = (224, 224)
+    size: tuple[int, int]
     """Height and width of the pictures in pixels, where the simulator can draw at any size."""
     scenery: Literal["plain", "varied"] = "plain"
     """Whether room, light and camera poses are the same in all episodes or drawn from the seed (tabletop)."""
@@ -55,11 +58,6 @@ class EnvironmentInfo:
     """Which numbers of the state are the gripper's x, y and z in the frame of `calibrations`; empty where none are."""
     note: str = ""
     """What must be said beside every score from here, such as "placeholder pictures"."""
-
-
-DEMONSTRATION_SEED: Final = 1_000_000
-"""Recordings begin with this seed, evaluations with 0. An environment with a fixed list of starts draws others from
-here on, so that no policy is scored where it was shown what to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,6 +28,7 @@ from egem.evaluation.depth import (
 from egem.evaluation.predictor import Drawing, GeneratedDepth
 from egem.evaluation.sharding import World, share_out
 from egem.media import check_depth, decode_depth, decode_image
+from egem.records import Record
 from egem.shards import RecordGroups
 
 logger = logging.getLogger(__name__)
@@ -120,10 +121,10 @@ def score_depth(
     """
     # Only what all images together decide is kept: each process decodes its share again when it draws.
     ids, ranges, is_metric = [], [], True
-    for truth in islice(true_depths(benchmark), options.num_images):
-        ids.append(truth.id)
-        ranges.append(depth_range([truth.depth]))
-        is_metric &= truth.is_metric
+    for found in islice(_readings(benchmark), options.num_images):
+        ids.append(found.id)
+        ranges.append(depth_range([found.depth]))
+        is_metric &= found.is_metric
     if not ids:
         return None
     limits = benchmark.depth_range or (min(low for low, _ in ranges), max(high for _, high in ranges))
@@ -171,6 +172,24 @@ def true_depths(benchmark: Benchmark, wanted: Container[str] | None = None) -> I
     Raises:
         RecordError: an image or depth map cannot be read, or a depth map is in an implausible unit.
     """
+    for found in _readings(benchmark, wanted):
+        image = decode_image(found.record.images[found.index], where=f"record '{found.record.id}'")
+        yield TrueDepth(id=found.id, image=image, depth=found.depth, is_metric=found.is_metric)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """A depth map with at least one reading, and where its image is."""
+
+    record: Record
+    index: int
+    id: str
+    depth: Float[np.ndarray, "true_height true_width"]
+    is_metric: bool
+
+
+def _readings(benchmark: Benchmark, wanted: Container[str] | None = None) -> Iterator[_Reading]:
+    """What `true_depths` gives, without the pictures."""
     for record in benchmark.group_heads():
         for index, file in enumerate(record.depths):
             id = f"{record.group}#{index}"
@@ -180,11 +199,8 @@ def true_depths(benchmark: Benchmark, wanted: Container[str] | None = None) -> I
             depth = decode_depth(file, where=where)
             check_depth(depth, file.kind, where=where, unit_m=file.unit_m)
             if (depth > 0).any():
-                yield TrueDepth(
-                    id=id,
-                    image=decode_image(record.images[index], where=where),
-                    depth=depth,
-                    is_metric=file.kind == "metric",
+                yield _Reading(
+                    record=record, index=index, id=id, depth=depth, is_metric=file.kind == "metric"
                 )
             else:
                 logger.warning("%s: depth map %d has no reading and is not scored.", where, index)

@@ -43,6 +43,21 @@ class Condition:
     rotation: Rotation | None
     """Of queries towards the backbone; None leaves them as they are."""
 
+    def repeated(self, times: int) -> "Condition":
+        """Each sample's offer so many times in a row."""
+
+        def again(values: Tensor) -> Tensor:
+            return values.repeat_interleave(times, dim=0)
+
+        return Condition(
+            layers=tuple(
+                (again(each[0]), again(each[1])) if isinstance(each, tuple) else again(each)
+                for each in self.layers
+            ),
+            mask=None if self.mask is None else again(self.mask),
+            rotation=None if self.rotation is None else (again(self.rotation[0]), again(self.rotation[1])),
+        )
+
 
 class Attention(nn.Module):
     """Projections of the expert's attention, with RMSNorm on each head's queries and keys.

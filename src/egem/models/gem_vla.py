@@ -72,6 +72,7 @@ class GEMVLA(GEM):
         generator: torch.Generator | None = None,
         draws: Sequence[Draws] | None = None,
         action: bool = True,
+        action_draws: int = 1,
         chunk_draws: ChunkDraws | None = None,
     ) -> Losses:
         """All losses of a batch, as sums with their counts.
@@ -83,7 +84,8 @@ class GEMVLA(GEM):
             generator: CPU generator of everything random, depth maps first, then chunks.
             draws: of the depth maps, instead.
             action: run the action expert.
-            chunk_draws: of the chunks, instead.
+            action_draws: noises and noise levels of each chunk; their losses' mean counts, once.
+            chunk_draws: of the chunks, instead: those of the first chunk, then those of the second.
 
         Raises:
             ConfigError: the batch has no actions, or of another size than the expert's.
@@ -94,14 +96,16 @@ class GEMVLA(GEM):
         with self.backbone_gradients():
             hidden, condition = self.look(batch)
         losses = self.losses(hidden, batch, language=language, depth=depth, generator=generator, draws=draws)
+        condition = self._adapted(condition)
+        if action_draws > 1:
+            targets, condition = targets.repeated(action_draws), condition.repeated(action_draws)
         if chunk_draws is None:
             chunk_draws = self.chunk_draws(targets, generator=generator)
         noisy = interpolate(targets.actions, chunk_draws.noise, chunk_draws.time)
-        velocity = self.action_expert(noisy, chunk_draws.time, targets.state, self._adapted(condition))
-        action_sum = chunk_error(velocity, targets.actions, chunk_draws.noise, targets.valid)
-        return replace(
-            losses, action_sum=keep_reachable(action_sum, hidden), action_count=targets.valid.sum()
-        )
+        velocity = self.action_expert(noisy, chunk_draws.time, targets.state, condition)
+        action_sum = chunk_error(velocity, targets.actions, chunk_draws.noise, targets.valid) / action_draws
+        action_count = targets.valid.sum() // action_draws
+        return replace(losses, action_sum=keep_reachable(action_sum, hidden), action_count=action_count)
 
     def chunk_draws(self, targets: ActionTargets, *, generator: torch.Generator | None) -> ChunkDraws:
         """Noise levels and noise for chunks, drawn chunk after chunk from a CPU generator."""

@@ -34,7 +34,8 @@ def write_film(path: str | Path, shots: Sequence[Shot], fps: float) -> None:
     """Write an MP4 (H.264)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = [frame(shot, drawing=sorted({n for each in shots for n in each.drawn})) for shot in shots]
+    drawing = sorted({camera for shot in shots for camera in shot.drawn})
+    frames = [frame(shot, drawing) for shot in shots]
     container: Any = av.open(str(path), "w")
     with container:
         stream = container.add_stream(

@@ -21,7 +21,7 @@ from egem.evaluation.journal import Journal
 from egem.policy import DepthGuess, Explains, Observation, Policy
 from egem.rollout.episode import Actor, Job, Reply, play
 from egem.rollout.recording import read_notes, write_dataset
-from egem.rollout.renamed import RenamedCameras
+from egem.rollout.renamed import renamed
 from egem.rollout.summary import Summary, summarise, write_summary
 from egem.rollout.workers import Question, Workers
 
@@ -97,7 +97,7 @@ def rollout(config: RolloutConfig, actor: str, policy: Policy | None = None) -> 
     if config.rename:
         if policy is None:
             raise ConfigError("--rename is for a policy's cameras; leave it out.")
-        policy = RenamedCameras(policy, config.rename)
+        policy = renamed(policy, config.rename)
     if config.workers == 0:
         with _Here(config.env, options) as here:
             return _play_all(config, options, actor, policy, here.environment.info, here.play)

@@ -50,6 +50,9 @@ class StageConfig:
     """Weight of the flow-matching loss of the depth head; 0 does not run the head."""
     action_weight: float = 0.0
     """Weight of the flow-matching loss of the action expert, in runs on robot episodes; 0 does not run it."""
+    action_draws: int = 1
+    """Noises and noise levels that each chunk of actions is learnt at in one step. The backbone runs once for all of
+    them, so on a small expert a few cost little and make the gradient steadier; the loss is their mean."""
     language_batch_size: int | None = None
     """Samples of records beside each batch of robot episodes, where those have a language weight; as many as
     `batch_size` by default."""
@@ -89,6 +92,7 @@ class StageConfig:
             "row_tokens",
             "max_turns",
             "language_batch_size",
+            "action_draws",
         ):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{where}: {name} {value} must be above 0.")

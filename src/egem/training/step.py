@@ -152,9 +152,7 @@ def accumulate_gradient(
             generator = torch.Generator().manual_seed(seeds[each.batch_index])
         with clock.time("forward"):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = _losses(
-                    model, each, generator, device, language=language, depth=depth, action=action
-                )
+                losses = _losses(model, each, generator, device, stage)
             loss = language_scale * losses.language_sum + depth_scale * losses.depth_sum
             if each.batch.actions is not None:
                 loss = loss + action_scale * losses.action_sum
@@ -184,25 +182,19 @@ def accumulate_gradient(
 
 
 def _losses(
-    model: GEM,
-    each: Pass,
-    generator: torch.Generator,
-    device: torch.device,
-    *,
-    language: bool,
-    depth: bool,
-    action: bool,
+    model: GEM, each: Pass, generator: torch.Generator, device: torch.device, stage: StageConfig
 ) -> Losses:
     """What a pass asks of the model: actions of robot episodes, language of records, depth of both."""
     batch, robot = each.batch.to(device), each.batch.actions is not None
-    language = language and not robot
+    language, depth = stage.language_weight > 0 and not robot, stage.depth_weight > 0
     draws = _draws(model, each, generator, device) if depth else None
     if isinstance(model, GEMVLA):
         return model(
             batch,
             language=language,
             depth=depth,
-            action=action and robot,
+            action=stage.action_weight > 0 and robot,
+            action_draws=stage.action_draws,
             generator=generator,
             draws=draws,
         )

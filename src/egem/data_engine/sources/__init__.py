@@ -3,6 +3,8 @@
 `docs/sources.md` shows the table for readers.
 """
 
+from functools import partial
+
 from egem.data_engine.sources import (
     arkitscenes,
     llava,
@@ -177,7 +179,7 @@ _ALL = (
         description="robot episodes: next step, current step, success, gripper path",
         licence=robot_episodes.LICENCE,
         layout="meta/info.json, data/, videos/: a LeRobotDataset v3.0, v2.1 or v2.0",
-        rows=robot_episodes.lerobot_rows,
+        rows=partial(robot_episodes.rows, source="lerobot"),
     ),
     Source(
         name="open-x",
@@ -185,7 +187,7 @@ _ALL = (
         description="robot episodes of BridgeData and Open X-Embodiment",
         licence=robot_episodes.LICENCE,
         layout="*.tfrecord* of RLDS episodes, in any folder",
-        rows=robot_episodes.open_x_rows,
+        rows=partial(robot_episodes.rows, source="open-x"),
     ),
     Source(
         name="droid",
@@ -193,7 +195,7 @@ _ALL = (
         description="robot episodes of DROID, with success",
         licence="CC BY 4.0",
         layout="*.tfrecord* of RLDS episodes, in any folder",
-        rows=robot_episodes.droid_rows,
+        rows=partial(robot_episodes.rows, source="droid"),
     ),
     Source(
         name="robomind",
@@ -201,7 +203,7 @@ _ALL = (
         description="robot episodes of several embodiments, with success and depth",
         licence="not stated in the files",
         layout="<embodiment>/<task>/{success,failure}_episodes/**/trajectory.hdf5",
-        rows=robot_episodes.robomind_rows,
+        rows=partial(robot_episodes.rows, source="robomind"),
     ),
     Source(
         name="agibot-world",
@@ -209,7 +211,7 @@ _ALL = (
         description="two-armed robot episodes with sub-tasks",
         licence="CC BY-NC-SA 4.0",
         layout="task_info/task_*.json, observations/, proprio_stats/, parameters/",
-        rows=robot_episodes.agibot_rows,
+        rows=partial(robot_episodes.rows, source="agibot-world"),
     ),
     Source(
         name=molmoact.NAME,

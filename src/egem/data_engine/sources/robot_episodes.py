@@ -25,32 +25,8 @@ LICENCE = "of the dataset"
 DEPTH_UNIT_M = 0.001
 
 
-def lerobot_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of a LeRobot dataset; raises what its reader does."""
-    return _rows(path, "lerobot", options)
-
-
-def open_x_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of a set of Open X-Embodiment; raises what its reader does."""
-    return _rows(path, "open-x", options)
-
-
-def droid_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of DROID; raises what its reader does."""
-    return _rows(path, "droid", options)
-
-
-def robomind_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of RoboMIND; raises what its reader does."""
-    return _rows(path, "robomind", options)
-
-
-def agibot_rows(path: Path, options: ImportOptions) -> Iterator[Row]:
-    """A row for each episode of AgiBot World; raises what its reader does."""
-    return _rows(path, "agibot-world", options)
-
-
-def _rows(path: Path, source: str, options: ImportOptions) -> Iterator[Row]:
+def rows(path: Path, options: ImportOptions, *, source: str) -> Iterator[Row]:
+    """A row for each episode of a set in the format that `source` names in `READERS`; raises what its reader does."""
     for number, pending in enumerate(READERS[source](path, options.split)):
         load = partial(_load, pending, source, number, options)
         yield Row(where=pending.where, load=load, num_bytes=pending.num_bytes)

@@ -4,12 +4,15 @@ A file's name is read word by word (`roborefit_testA.json`, `val-00000-of-00002.
 (`val/`), the folder that was named to the import among them. Sets whose names say nothing state them themselves.
 """
 
+import logging
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 from egem.core.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Split = Literal["train", "test", "all"]
 """What is read of a set: all but what it holds out, only that (its validation and test files), or both."""
@@ -66,4 +69,10 @@ def files_of_split(
             f"'{source}': what {root} holds is {there} ({files[0].name}{more}); give the split '{split}' of the set, "
             f"or read this with --split {other}."
         )
+    if split == TRAIN and len(found) < len(files):
+        left = [file.name for file in files if file not in found]
+        logger.info(
+            "'%s': %d of %d files are held out for evaluation and stay unread (%s); --split all reads them too.",
+            source, len(left), len(files), ", ".join(left[:3]) + (", ..." if len(left) > 3 else ""),
+        )  # fmt: skip
     return found

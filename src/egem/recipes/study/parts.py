@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,6 +189,48 @@ class Study:
             log_every=50,
             trackers=(),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What one call of `make_missing` did."""
+
+    results: tuple[Path, ...]
+    """Files of the runs it made."""
+    num_left: int
+    """Runs that are not finished yet: beyond the limit, or in the hands of other processes."""
+
+
+def make_missing(
+    paths: Sequence[Path],
+    make_one: Callable[[int], None],
+    *,
+    out: Path,
+    max_runs: int | None,
+    keep_models: bool,
+) -> Made:
+    """Make the runs that have no file of results yet, in order; several processes may do so side by side.
+
+    Args:
+        paths: of their results; a file's stem is also the name of the run's folder in `out/runs`.
+        make_one: given a run's place among the paths, trains, measures and writes its file.
+        out: the study's folder.
+        max_runs: stop after so many.
+        keep_models: keep each run's folder; otherwise it is removed once its results are safe.
+    """
+    made: list[Path] = []
+    for number, path in enumerate(paths):
+        if max_runs is not None and len(made) >= max_runs:
+            break
+        with locked(out / "locks" / f"run-{path.stem}", wait=False) as mine:
+            if path.exists() or not mine:
+                continue
+            logger.info("run %d of %d: %s", number + 1, len(paths), path.stem)
+            make_one(number)
+            made.append(path)
+            if not keep_models:
+                shutil.rmtree(out / "runs" / path.stem)
+    return Made(results=tuple(made), num_left=sum(not path.exists() for path in paths))
 
 
 def trained(config: TrainConfig, start: Callable[[], GEM] | None = None) -> Path:

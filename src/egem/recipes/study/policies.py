@@ -8,8 +8,6 @@ losses, the action's alone or with depth beside it. All learn from the same demo
     out/runs/<arm>-<seed>/    a policy's training; its episodes in rollout/
 """
 
-import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +17,10 @@ from egem.core.config import load_json, save_json
 from egem.core.errors import ConfigError
 from egem.core.machine import commit
 from egem.models.vla_policy import CheckpointPolicy
-from egem.recipes.study.parts import Study, locked, trained
+from egem.recipes.study.parts import Made, Study, locked, make_missing, trained
 from egem.recipes.study.plan import StudyRun
 from egem.recipes.study.policy_recipe import POLICY_ARMS, PolicyArm, PolicyRecipe, policy_plan
-from egem.recipes.study.run import Made, machine_of, minutes_of
+from egem.recipes.study.run import machine_of, minutes_of
 from egem.recipes.vla import tiny_vla, tiny_vla_without_depth
 from egem.rollout.recording import NOTES_FILE
 from egem.rollout.run import RolloutConfig, rollout
@@ -30,8 +28,6 @@ from egem.rollout.summary import TaskResult
 from egem.training.config import TrainConfig
 from egem.training.metrics import read_metrics
 from egem.training.run import MODEL_LINK
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +88,12 @@ class PolicyStudy:
         """
         load_policy_results(results, self.recipe)
         wanted = [(arm, seed) for arm, seed in policy_plan(self.recipe) if not arms or arm.name in arms]
-        made: list[Path] = []
-        for number, (arm, seed) in enumerate(wanted, 1):
-            if max_runs is not None and len(made) >= max_runs:
-                break
-            path = _path_of(results, self.recipe, f"{arm.name}-{seed}")
-            with locked(self.out / "locks" / f"run-{path.stem}", wait=False) as mine:
-                if path.exists() or not mine:
-                    continue
-                logger.info("policy %d of %d: %s", number, len(wanted), path.stem)
-                save_json(self.run(arm, seed), path)
-                made.append(path)
-                if not keep_models:
-                    shutil.rmtree(self.out / "runs" / path.stem)
-        left = sum(not _path_of(results, self.recipe, f"{arm.name}-{seed}").exists() for arm, seed in wanted)
-        return Made(results=tuple(made), num_left=left)
+        paths = [_path_of(results, self.recipe, f"{arm.name}-{seed}") for arm, seed in wanted]
+
+        def make_one(number: int) -> None:
+            save_json(self.run(*wanted[number]), paths[number])
+
+        return make_missing(paths, make_one, out=self.out, max_runs=max_runs, keep_models=keep_models)
 
     def demonstrations(self) -> Path:
         """The folder of the expert's episodes.

@@ -1,10 +1,7 @@
 """The study, run by run; each finished one leaves a small JSON file and the next begins."""
 
-import logging
 import platform
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +11,13 @@ from egem import __version__
 from egem.core.machine import commit
 from egem.evaluation.predictor import Predictor
 from egem.recipes.study.arms import ARMS
-from egem.recipes.study.parts import Study, locked
+from egem.recipes.study.parts import Made, Study, make_missing
 from egem.recipes.study.plan import StudyRun, plan
 from egem.recipes.study.results import Cost, RunResult, load_results, path_of, save_result
 from egem.recipes.study.scoring import Exam
 from egem.shards import RecordGroups
 from egem.training.metrics import read_metrics
 from egem.training.run import MODEL_LINK
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """What one call of `make` did."""
-
-    results: tuple[Path, ...]
-    """Files of the runs it made."""
-    num_left: int
-    """Runs of the plan that are not finished yet: beyond the limit, or in the hands of other processes."""
 
 
 def make(
@@ -66,22 +51,15 @@ def make(
         for run in plan(study.recipe)
         if (not arms or run.arm in arms) and (not regimes or run.regime in regimes)
     ]
-    made: list[Path] = []
     exam: Exam | None = None
-    for number, run in enumerate(wanted, 1):
-        if max_runs is not None and len(made) >= max_runs:
-            break
-        path = path_of(results, study.recipe.name, run)
-        with locked(study.out / "locks" / f"run-{run.name}", wait=False) as mine:
-            if path.exists() or not mine:
-                continue
-            logger.info("run %d of %d: %s", number, len(wanted), run.name)
-            exam = exam or Exam.from_folders(study.recipe, study.test_data(), study.training_data())
-            made.append(save_result(results, make_run(study, run, exam)))
-            if not keep_models:
-                shutil.rmtree(study.out / "runs" / run.name)
-    left = sum(not path_of(results, study.recipe.name, run).exists() for run in wanted)
-    return Made(results=tuple(made), num_left=left)
+
+    def make_one(number: int) -> None:
+        nonlocal exam
+        exam = exam or Exam.from_folders(study.recipe, study.test_data(), study.training_data())
+        save_result(results, make_run(study, wanted[number], exam))
+
+    paths = [path_of(results, study.recipe.name, run) for run in wanted]
+    return make_missing(paths, make_one, out=study.out, max_runs=max_runs, keep_models=keep_models)
 
 
 def make_run(study: Study, run: StudyRun, exam: Exam) -> RunResult:
