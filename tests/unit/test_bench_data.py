@@ -73,6 +73,7 @@ def test_making_records_is_timed_by_source():
         "import llava": 20,
         "import refspatial": 16,
         "import spar-7m": 5,
+        "import spar-7m, marked": 5,
         "import robovqa": 8,
     }
     assert all(step["per_core_second"] > 0 for step in result["steps"].values())

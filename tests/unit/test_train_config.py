@@ -30,7 +30,7 @@ def test_round_trips_through_json(tmp_path):
         run=tmp_path,
         stages=(
             stage(name="connector", steps=None, epochs=1.5, language_weight=0.0),
-            stage(learning_rates={"backbone": 1e-5, "backbone.visual": 0.0}, warmup_steps=3),
+            stage(learning_rates={"backbone": 1e-5, "backbone.qwen.model.visual": 0.0}, warmup_steps=3),
         ),
         trackers=("wandb",),
         checkpoint=Path("weights"),

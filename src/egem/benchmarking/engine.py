@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,17 @@ def bench_engine(config: BenchEngineConfig) -> dict[str, Any]:
         RenderError: scenes are wanted and no renderer can be had.
     """
     result: dict[str, Any] = {"rows": config.rows, "workers": config.workers, "steps": {}}
-    with tempfile.TemporaryDirectory(prefix="egem-bench-") as name:
-        folder = Path(name)
-        for source, (write, note) in _LAYOUTS.items():
-            write(folder / source, config.rows)
+    with tempfile.TemporaryDirectory(prefix="egem-bench-") as made:
+        folder = Path(made)
+        for name, layout in _LAYOUTS.items():
+            layout.write(folder / name, config.rows)
 
-            def run(out: Path, engine: EngineConfig, source: str = source) -> Manifest:
-                return import_source(source, folder / source, out, ImportOptions(), engine)
+            def run(out: Path, engine: EngineConfig, name: str = name, layout: _Layout = layout) -> Manifest:
+                return import_source(layout.source, folder / name, out, ImportOptions(), engine)
 
-            part = EngineConfig(items_per_part=max(1, config.rows // (80 if source == "robovqa" else 8)))
-            result["steps"][f"import {source}"] = _measured(run, folder, part, config) | {"note": note}
+            clips = layout.source == "robovqa"
+            part = EngineConfig(items_per_part=max(1, config.rows // (80 if clips else 8)))
+            result["steps"][f"import {name}"] = _measured(run, folder, part, config) | {"note": layout.note}
         if config.scenes:
             from egem.recipes.render import RenderConfig
             from egem.recipes.tabletop_rooms import export_config
@@ -174,7 +176,7 @@ def _write_refspatial(folder: Path, rows: int) -> None:
     (folder / "2D" / "choice_qa.json").write_text(json.dumps(found))
 
 
-def _write_spar(folder: Path, rows: int) -> None:
+def _write_spar(folder: Path, rows: int, *, marked: bool) -> None:
     _pictures(folder / "scannet" / "images" / "scene" / "image_color")
     path = folder / "scannet" / "qa_jsonl" / "train" / "depth_prediction_oc" / "fill" / "rows.jsonl"
     path.parent.mkdir(parents=True)
@@ -184,12 +186,11 @@ def _write_spar(folder: Path, rows: int) -> None:
                 "id": str(number),
                 "image": [f"scene/image_color/{number % _PICTURES}.jpg"],
                 "type": "depth_prediction_oc",
-                "red_point": [[300, 400]],
                 "conversations": [
-                    {"from": "human", "value": f"How far is the red point of {number}, in metres?"},
+                    {"from": "human", "value": f"How far is the chair of {number}, in metres?"},
                     {"from": "gpt", "value": "1.5"},
                 ],
-            }
+            } | ({"red_point": [[300, 400]]} if marked else {})
             file.write(json.dumps(row) + "\n")
 
 
@@ -220,10 +221,33 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
 
-_LAYOUTS: dict[str, tuple[Callable[[Path, int], None], str]] = {
-    "llava": (_write_llava, "one picture, one question"),
-    "refspatial": (_write_refspatial, "one picture with depth, eight questions; depth is encoded"),
-    "spar-7m": (_write_spar, "one picture, one mark; the picture is encoded again"),
-    "robovqa": (_write_robovqa, "clips of 16 frames, 8 kept, four questions"),
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """A row of the table."""
+
+    source: str
+    write: Callable[[Path, int], None]
+    """Fills a folder with so many rows in the source's layout."""
+    note: str
+    """What a row is."""
+
+
+_LAYOUTS: dict[str, _Layout] = {
+    "llava": _Layout(source="llava", write=_write_llava, note="one picture, one question"),
+    "refspatial": _Layout(
+        source="refspatial",
+        write=_write_refspatial,
+        note="one picture with depth, eight questions; depth is encoded",
+    ),
+    "spar-7m": _Layout(
+        source="spar-7m", write=partial(_write_spar, marked=False), note="one picture, one question"
+    ),
+    "spar-7m, marked": _Layout(
+        source="spar-7m",
+        write=partial(_write_spar, marked=True),
+        note="one picture, one mark drawn on it: decoded and encoded again",
+    ),
+    "robovqa": _Layout(
+        source="robovqa", write=_write_robovqa, note="clips of 16 frames, 8 kept, four questions"
+    ),
 }
-"""Source -> what writes its layout, and what a row is."""

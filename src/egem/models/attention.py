@@ -229,7 +229,7 @@ class TextRMSNorm(Qwen3VLTextRMSNorm):
         normed = functional.rms_norm(
             hidden_states.float(), self.weight.shape, self.weight.float(), self.variance_epsilon
         )
-        return normed.to(torch.result_type(hidden_states, self.weight))
+        return normed.to(torch.promote_types(hidden_states.dtype, self.weight.dtype))
 
 
 class CrossAttentionProcessor:

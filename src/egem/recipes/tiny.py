@@ -26,7 +26,8 @@ def tiny() -> TrainConfig:
         preset="tiny",
         checkpoint=START,
         stages=(
-            *_alignment(head_steps=300, batch_size=12),
+            # The start's head draws already: faster rates would first undo that.
+            *_alignment(head_steps=300, batch_size=12, rate=2e-4),
             StageConfig(
                 name="joint",
                 # Half of what the start was taught with: more forgets faster than minutes can teach.
@@ -116,7 +117,7 @@ def tiny_real() -> TrainConfig:
         # Cluttered bins need finer maps than the tabletop: 24 pixels could not hold a delta1 of 0.97 of these frames.
         depth_long_side=48,
         stages=(
-            *_alignment(head_steps=100, batch_size=9),
+            *_alignment(head_steps=100, batch_size=9, rate=1e-3),
             StageConfig(
                 name="joint",
                 learning_rates={"backbone": 1e-3, "connector": 1e-3, "depth_head": 1e-3},
@@ -135,16 +136,16 @@ def tiny_real() -> TrainConfig:
     )
 
 
-def _alignment(*, head_steps: int, batch_size: int) -> tuple[StageConfig, StageConfig]:
+def _alignment(*, head_steps: int, batch_size: int, rate: float) -> tuple[StageConfig, StageConfig]:
     """Stages 1 and 2: the connector, then the depth head with it, learn from a backbone that stands still."""
     connector = StageConfig(
         name="connector",
-        learning_rates={"connector": 1e-3},
+        learning_rates={"connector": rate},
         steps=20,
         batch_size=batch_size,
         max_turns=1,
         language_weight=0.0,
         depth_weight=1.0,
     )
-    rates = {"connector": 1e-3, "depth_head": 2e-3}
+    rates = {"connector": rate, "depth_head": 2 * rate}
     return connector, replace(connector, name="depth_head", learning_rates=rates, steps=head_steps)

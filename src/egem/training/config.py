@@ -27,7 +27,7 @@ class StageConfig:
     """Name in logs, metrics and file names: `connector`, `depth_head`, `joint`."""
     learning_rates: dict[str, float]
     """Peak learning rate of each trained module (`backbone`, `connector`, `depth_head`, or a part such as
-    `backbone.visual`). The longest matching name counts, 0 freezes, and what no name matches is frozen."""
+    `backbone.qwen.model.visual`). The longest matching name counts, 0 freezes, and what no name matches is frozen."""
     steps: int | None = None
     """Number of optimizer steps."""
     epochs: float | None = None
