@@ -10,7 +10,7 @@ from egem.evaluation.depth import (
     fit_scale_and_shift,
     mean_depth_map,
     measure,
-    resize_bilinear,
+    resized,
 )
 
 
@@ -86,9 +86,30 @@ def test_maps_are_brought_to_the_resolution_of_the_truth():
     assert measure(aligned, truth).abs_rel < 0.02
 
 
-def test_resizing_is_bilinear_with_pixel_centres():
-    small = np.array([[0.0, 1.0]], np.float32)
-    np.testing.assert_allclose(resize_bilinear(small, (1, 4)), [[0.0, 0.25, 0.75, 1.0]])
+def test_resizing_is_bicubic_with_pixel_centres():
+    small = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]], np.float32)
+
+    def kernel(distance: float) -> float:  # Keys 1981, a = -0.5
+        x = abs(distance)
+        if x < 1:
+            return 1.5 * x**3 - 2.5 * x**2 + 1
+        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+
+    centres = (np.arange(12) + 0.5) / 2 - 0.5
+    expected = [
+        sum(kernel(c - i) * small[0, i] for i in range(6)) / sum(kernel(c - i) for i in range(6))
+        for c in centres
+    ]
+    np.testing.assert_allclose(resized(small, (1, 12), inverse=True)[0], expected, atol=1e-6)
+
+
+def test_depth_is_resized_as_its_logarithm():
+    small = np.array([[1.0, 1.0, 4.0, 4.0]], np.float32)
+    found = resized(small, (1, 8), inverse=False)
+    expected = np.exp(resized(np.log(small), (1, 8), inverse=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found[0, 3] * found[0, 4] == pytest.approx(4.0, rel=1e-5)
+    assert resized(small, (1, 4), inverse=False) is small
 
 
 def test_images_count_the_same_whatever_their_number_of_readings():

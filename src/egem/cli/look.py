@@ -115,7 +115,7 @@ def depth(arguments: list[str]) -> None:
                 f"{image.shape[1]} x {image.shape[0]}; they must be of one size."
             )
 
-    from egem.evaluation.depth import align, depth_range, measure, resize_bilinear
+    from egem.evaluation.depth import align, depth_range, measure, resized
     from egem.evaluation.predictor import Predictor
     from egem.report.panels import DepthPicture, colorize, depth_png, png, side_by_side, unit_for
 
@@ -128,7 +128,7 @@ def depth(arguments: list[str]) -> None:
         [image], num_steps=options.steps, guidance=options.guidance, seed=options.seed
     )[0]
     metric = drawn.kind == "metric"
-    values = resize_bilinear(drawn.values, image.shape[:2]).astype(np.float32)
+    values = resized(drawn.values, image.shape[:2], inverse=not metric).astype(np.float32)
     # Inverse depth is turned into something that grows with distance, so that near is red in every picture.
     distance = values if metric else 1.0 / np.maximum(values, 0.02)
     shown = distance

@@ -58,7 +58,7 @@ def align(
     valid = truth > 0
     if not valid.any():
         raise RecordError("a depth map without a single reading cannot be scored; leave it out.")
-    values = resize_bilinear(prediction, truth.shape).astype(np.float64)
+    values = resized(prediction, truth.shape, inverse=family == "disparity-affine").astype(np.float64)
     if not np.isfinite(values).all():
         raise RecordError("the predicted depth map is not finite; the checkpoint's weights may be damaged.")
     if family == "metric":
@@ -165,12 +165,23 @@ def mean_depth_map(
     return mean.astype(np.float32)
 
 
-def resize_bilinear(
-    values: Float[np.ndarray, "height width"], size: tuple[int, ...]
+def resized(
+    values: Float[np.ndarray, "height width"], size: tuple[int, ...], *, inverse: bool
 ) -> Float[np.ndarray, "new_height new_width"]:
-    """Bilinear resize of a map without missing readings (averaging over the covered area when shrinking)."""
+    """A drawn map at another size, by bicubic interpolation; depth is interpolated as its logarithm.
+
+    A small map holds means over areas. Bicubic gives their edges back better than bilinear does, which Marigold uses:
+    docs/log.md has the difference (0.004 of delta1 from 24 to 96 pixels; none to speak of at full size).
+
+    Args:
+        values: without missing readings.
+        size: (height, width).
+        inverse: inverse depth, which is interpolated as it is.
+    """
     if values.shape == tuple(size):
         return values
     height, width = size
-    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    source = values if inverse else np.log(np.maximum(values, 1e-6))
+    image = Image.fromarray(np.ascontiguousarray(source, dtype=np.float32))
+    found = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return found if inverse else np.exp(found)

@@ -186,8 +186,8 @@ def demo(config: DemoConfig) -> DemoResult:
             "the method can do at full size.",
             "The start: all parts trained on other scenes, to describe pictures, to point at things, and to draw "
             "depth; it was never asked about space.",
-            "The joint stage weighs the depth loss 0.5 instead of the paper's 0.1, because so small a backbone "
-            "still has most to learn from depth.",
+            "The joint stage weighs the depth loss 1 instead of the paper's 0.1, because so small a backbone shares "
+            "more of its layers between drawing and answering, and drawing is what it would forget.",
         ),
     )
     page = write_report(out / "report.html", report)
