@@ -50,6 +50,16 @@ def test_help_comes_within_a_second():
     assert min(seconds) < 1.0
 
 
+def test_a_reader_that_leaves_is_no_bug_of_ours():
+    command = [sys.executable, "-u", "-m", "egem", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asked:
+        assert asked.stdout is not None
+        assert asked.stderr is not None
+        asked.stdout.close()
+        assert asked.stderr.read() == ""
+        assert asked.wait() == 141
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_explains_itself(name, capsys):
     code = 0

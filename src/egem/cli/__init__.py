@@ -1,11 +1,13 @@
 """The command line: one table of commands, each imported only when it is called.
 
 `egem --help` reads nothing but this file. Exit codes: 0 done, 2 the user must change something (one line
-says what), 1 a bug of ours (with its traceback), 130 interrupted.
+says what), 1 a bug of ours (with its traceback), 130 interrupted, 141 nobody reads the output any more.
 """
 
 import importlib
 import logging
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -75,6 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        sys.exit(141)
+
+
+def _reader_left() -> bool:
+    """Whether who reads our output is gone, as after `| head`; then nothing more is written to it."""
+    output = select.poll()
+    output.register(sys.stdout, select.POLLERR)
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _find(words: Sequence[str]) -> tuple[Callable[[list[str]], None], list[str]] | None:
