@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -403,7 +404,10 @@ SPLITS: dict[str, tuple[str, str, int]] = {
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_what_a_set_holds_out_is_read_only_when_asked_for(name: str, tmp_path: Path) -> None:
+def test_what_a_set_holds_out_is_read_only_when_asked_for(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "egem.data_engine.sources.splits")
     train, held_out, least = SPLITS[name]
     root = LAYOUTS[name](tmp_path / "in")
     (root / held_out).parent.mkdir(exist_ok=True)
@@ -412,6 +416,9 @@ def test_what_a_set_holds_out_is_read_only_when_asked_for(name: str, tmp_path: P
     for split in ("train", "test", "all"):
         import_source(name, root, tmp_path / split, ImportOptions(split=split))
         found[split] = list(iterate_records(tmp_path / split))
+        said = [r.getMessage() for r in caplog.records if "stay unread" in r.getMessage()]
+        assert any(Path(held_out).name in line for line in said) == (split == "train")
+        caplog.clear()
     assert len(found["train"]) == EXPECTED[name][0]
     assert {record.meta["file"] for record in found["test"]} == {Path(held_out).name}
     assert {record.meta["split"] for record in found["test"]} == {"test"}
