@@ -23,8 +23,10 @@ from egem.models.generation import prompt_batch
 from egem.models.lora import add_adapters
 from egem.models.presets import build, expert_config
 from egem.training.config import StageConfig
+from egem.training.distributed import World
 from egem.training.model_options import checkpoint_activations
 from egem.training.optimizer import freeze
+from egem.training.step import Clock, accumulate_gradient
 
 CONDITIONINGS = ("keys_values", "hidden_states")
 
@@ -109,6 +111,35 @@ def test_several_draws_of_a_chunk_are_the_mean_of_one_each(model: GEMVLA) -> Non
     found = model.backbone.qwen.get_input_embeddings().weight.grad
     assert float(found.abs().max()) > 0
     torch.testing.assert_close(gradient, found, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stage_s_draws_reach_the_model(model: GEMVLA) -> None:
+    batch = robot_batch(robot_samples(2))
+    stage = StageConfig(
+        name="policy",
+        learning_rates={"action_expert": 1e-3},
+        steps=1,
+        language_weight=0.0,
+        depth_weight=0.0,
+        action_weight=1.0,
+        action_draws=3,
+    )
+    found = accumulate_gradient(
+        model,
+        [batch],
+        stage=stage,
+        seeds=[5],
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        world=World(),
+        clock=Clock(),
+    )
+    generator = torch.Generator().manual_seed(5)
+    expected = model(batch, language=False, depth=False, action_draws=3, generator=generator)
+    mean = float(expected.action_sum.detach() / expected.action_count)
+    assert found.action == pytest.approx(mean, rel=1e-6)
+    with pytest.raises(ConfigError, match="action_draws 3 without an action_weight"):
+        replace(stage, action_weight=0.0, depth_weight=0.1)
 
 
 def test_padding_of_a_chunk_enters_no_loss(model: GEMVLA) -> None:

@@ -251,3 +251,4 @@ _LAYOUTS: dict[str, _Layout] = {
         source="robovqa", write=_write_robovqa, note="clips of 16 frames, 8 kept, four questions"
     ),
 }
+"""Name in the result -> what is written and imported."""

@@ -8,7 +8,7 @@ scale and shift is aligned in depth, a map of inverse depth is aligned in invers
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,8 @@ from egem.core.errors import RecordError
 
 Family = Literal["metric", "depth-affine", "disparity-affine"]
 """What is fitted: nothing, scale and shift to depth, or scale and shift to inverse depth."""
+RESIZING: Final = Image.Resampling.BICUBIC
+"""How `resized` interpolates: results that were interpolated otherwise are not gone on with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +173,7 @@ def resized(
     """A drawn map at another size, by bicubic interpolation; depth is interpolated as its logarithm.
 
     A small map holds means over areas. Bicubic gives their edges back better than bilinear does, which Marigold uses:
-    docs/log.md has the difference (0.004 of delta1 from 24 to 96 pixels; none to speak of at full size).
+    docs/log.md has the difference from 24 to 96 pixels (0.004 of delta1); at full size it was not measured.
 
     Args:
         values: without missing readings.
@@ -183,5 +185,5 @@ def resized(
     height, width = size
     source = values if inverse else np.log(np.maximum(values, 1e-6))
     image = Image.fromarray(np.ascontiguousarray(source, dtype=np.float32))
-    found = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    found = np.asarray(image.resize((width, height), RESIZING))
     return found if inverse else np.exp(found)

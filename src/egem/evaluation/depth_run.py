@@ -7,6 +7,7 @@ depth through encoding and codec and back: what a perfect generator would get). 
 import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jaxtyping import Float, UInt8
 from egem.core.errors import RecordError
 from egem.evaluation.benchmarks import Benchmark
 from egem.evaluation.depth import (
+    RESIZING,
     DepthMetrics,
     Family,
     align,
@@ -28,7 +30,7 @@ from egem.evaluation.depth import (
 from egem.evaluation.predictor import Drawing, GeneratedDepth
 from egem.evaluation.sharding import World, share_out
 from egem.media import check_depth, decode_depth, decode_image
-from egem.records import Record
+from egem.records import ImageFile
 from egem.shards import RecordGroups
 
 logger = logging.getLogger(__name__)
@@ -80,15 +82,26 @@ class DepthScores:
         return found[0] if found else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TrueDepth:
     """An image of a benchmark with its true depth."""
 
     id: str
-    image: UInt8[np.ndarray, "height width 3"]
+    file: ImageFile
+    where: str
+    """Its record, for messages."""
     depth: Float[np.ndarray, "true_height true_width"]
     """0 = no reading; at least one reading."""
     is_metric: bool
+
+    @cached_property
+    def image(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Decoded when it is first looked at.
+
+        Raises:
+            RecordError: it cannot be read.
+        """
+        return decode_image(self.file, where=self.where)
 
 
 def score_depth(
@@ -119,12 +132,12 @@ def score_depth(
         CheckpointError: the folder holds results of another run.
         RecordError: an image or a depth map cannot be read.
     """
-    # Only what all images together decide is kept: each process decodes its share again when it draws.
+    # Only what all images together decide is kept: each process reads its share again when it draws.
     ids, ranges, is_metric = [], [], True
-    for found in islice(_readings(benchmark), options.num_images):
-        ids.append(found.id)
-        ranges.append(depth_range([found.depth]))
-        is_metric &= found.is_metric
+    for truth in islice(true_depths(benchmark), options.num_images):
+        ids.append(truth.id)
+        ranges.append(depth_range([truth.depth]))
+        is_metric &= truth.is_metric
     if not ids:
         return None
     limits = benchmark.depth_range or (min(low for low, _ in ranges), max(high for _, high in ranges))
@@ -137,6 +150,7 @@ def score_depth(
         "guidance": options.guidance,
         "seed": options.seed,
         "depth_range": limits,
+        "resizing": RESIZING.name,
         "training_data": RecordGroups(training_data).fingerprint if training_data else None,
     }
 
@@ -170,26 +184,8 @@ def true_depths(benchmark: Benchmark, wanted: Container[str] | None = None) -> I
         wanted: only images with these ids; others are not decoded.
 
     Raises:
-        RecordError: an image or depth map cannot be read, or a depth map is in an implausible unit.
+        RecordError: a depth map cannot be read, or is in an implausible unit.
     """
-    for found in _readings(benchmark, wanted):
-        image = decode_image(found.record.images[found.index], where=f"record '{found.record.id}'")
-        yield TrueDepth(id=found.id, image=image, depth=found.depth, is_metric=found.is_metric)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Reading:
-    """A depth map with at least one reading, and where its image is."""
-
-    record: Record
-    index: int
-    id: str
-    depth: Float[np.ndarray, "true_height true_width"]
-    is_metric: bool
-
-
-def _readings(benchmark: Benchmark, wanted: Container[str] | None = None) -> Iterator[_Reading]:
-    """What `true_depths` gives, without the pictures."""
     for record in benchmark.group_heads():
         for index, file in enumerate(record.depths):
             id = f"{record.group}#{index}"
@@ -199,9 +195,8 @@ def _readings(benchmark: Benchmark, wanted: Container[str] | None = None) -> Ite
             depth = decode_depth(file, where=where)
             check_depth(depth, file.kind, where=where, unit_m=file.unit_m)
             if (depth > 0).any():
-                yield _Reading(
-                    record=record, index=index, id=id, depth=depth, is_metric=file.kind == "metric"
-                )
+                picture, is_metric = record.images[index], file.kind == "metric"
+                yield TrueDepth(id=id, file=picture, where=where, depth=depth, is_metric=is_metric)
             else:
                 logger.warning("%s: depth map %d has no reading and is not scored.", where, index)
 

@@ -229,6 +229,7 @@ class TextRMSNorm(Qwen3VLTextRMSNorm):
         normed = functional.rms_norm(
             hidden_states.float(), self.weight.shape, self.weight.float(), self.variance_epsilon
         )
+        # Not torch.result_type: torch.compile would cut the block here.
         return normed.to(torch.promote_types(hidden_states.dtype, self.weight.dtype))
 
 

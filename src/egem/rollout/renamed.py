@@ -37,10 +37,14 @@ def renamed(policy: Policy, pairs: Sequence[str]) -> "RenamedCameras":
 
 
 class RenamedCameras:
-    """See `renamed`."""
+    """See `renamed`.
+
+    Args:
+        policy: whose actions these are.
+        names: for each of its cameras the environment's name.
+    """
 
     def __init__(self, policy: Policy, names: dict[str, str]) -> None:
-        """Args: the policy, and for each of its cameras the environment's name."""
         self._policy = policy
         self._names = names
         self.info: PolicyInfo = replace(policy.info, cameras=tuple(names.values()))

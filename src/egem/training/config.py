@@ -103,6 +103,10 @@ class StageConfig:
             self.language_weight + self.depth_weight + self.action_weight > 0,
             f"{where}: language_weight, depth_weight and action_weight are all 0; one must be above 0.",
         )
+        _require(
+            self.action_draws == 1 or self.action_weight > 0,
+            f"{where}: action_draws {self.action_draws} without an action_weight draws nothing; leave it out.",
+        )
         for name in ("warmup_ratio", "min_learning_rate_ratio"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"{where}: {name} {value} must lie in 0..1.")

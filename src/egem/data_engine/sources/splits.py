@@ -60,7 +60,13 @@ def files_of_split(
     """
     if split == "all":
         return list(files)
-    found = [file for file in files if (split_of(file, root, held_out) == HELD_OUT) == (split == HELD_OUT)]
+    found: list[Path] = []
+    left: list[str] = []
+    for file in files:
+        if (split_of(file, root, held_out) == HELD_OUT) == (split == HELD_OUT):
+            found.append(file)
+        else:
+            left.append(file.name)
     if not found:
         there = "held out for evaluation" if split == TRAIN else "not held out"
         other = "test" if split == TRAIN else "train"
@@ -69,10 +75,8 @@ def files_of_split(
             f"'{source}': what {root} holds is {there} ({files[0].name}{more}); give the split '{split}' of the set, "
             f"or read this with --split {other}."
         )
-    if split == TRAIN and len(found) < len(files):
-        left = [file.name for file in files if file not in found]
-        logger.info(
-            "'%s': %d of %d files are held out for evaluation and stay unread (%s); --split all reads them too.",
-            source, len(left), len(files), ", ".join(left[:3]) + (", ..." if len(left) > 3 else ""),
-        )  # fmt: skip
+    if split == TRAIN and left:
+        names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        text = "'%s': %d of %d files are held out for evaluation and stay unread (%s); --split all reads them too."
+        logger.info(text, source, len(left), len(files), names)
     return found
