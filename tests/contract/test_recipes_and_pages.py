@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tyro
+from torch.distributed.run import get_args_parser
 
 from egem.cli import COMMANDS, main
 from egem.core.config import from_dict, to_dict
@@ -92,6 +93,21 @@ def test_the_commands_of_a_page_can_be_run(page, monkeypatch, capsys):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_torchrun_leaves_the_options_of_a_page_to_egem(page, capsys):
+    """It would read `--run` as an option of its own, cut short."""
+    for line in lines_of_code((ROOT / page).read_text()):
+        words = shlex.split(line.replace("...", "")) if line.startswith("torchrun ") else []
+        if "egem" not in words:
+            continue
+        try:
+            parsed = get_args_parser().parse_args(words[1:])
+        except SystemExit:
+            pytest.fail(f"{line}: {capsys.readouterr().err}")
+        assert parsed.training_script == "egem"
+        assert parsed.training_script_args == words[words.index("--") + 1 :]
+
+
 def test_a_wrong_command_is_found(monkeypatch, capsys):
     monkeypatch.setattr(tyro, "cli", parse_only)
     check_command("egem data mix --recipe R --data D1 D2 --out E", capsys)
@@ -118,11 +134,16 @@ def parse_only(*arguments, **options):
     raise Parsed
 
 
-def commands(text: str) -> list[str]:
-    """Each `egem ...` of a page: lines of its code blocks, and what stands between backticks."""
+def lines_of_code(text: str) -> list[str]:
+    """Lines of a page's code blocks, and what stands between backticks."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line.split(" #")[0] for block in blocks for line in re.sub(r"\\\n", " ", block).splitlines()]
-    lines += re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return lines + re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def commands(text: str) -> list[str]:
+    """Each `egem ...` of a page."""
+    lines = [line.replace(" egem -- ", " egem ") for line in lines_of_code(text)]
     found = [re.match(r"\s*(?:(?:torchrun|srun)\b.*?\s)?(egem\s.*)", line, flags=re.DOTALL) for line in lines]
     return [" ".join(match.group(1).strip("' \n").split()) for match in found if match is not None]
 

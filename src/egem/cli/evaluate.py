@@ -15,7 +15,7 @@ from egem.core.errors import ConfigError
 class EvaluateOptions:
     """Score a checkpoint on benchmarks; a killed run goes on where it stopped.
 
-    On several GPUs: torchrun --nproc-per-node 8 -m egem eval ...
+    On several GPUs: torchrun --nproc-per-node 8 -m egem -- eval ...
     """
 
     model: Positional[str]

@@ -11,7 +11,7 @@ from egem.core.errors import EgemError, unknown_name
 HELP = """usage: egem train RECIPE [--run FOLDER] [--data FOLDER ...] [any field of the recipe]
        egem train RECIPE --resume [...]    the same, or go on where the run stands if it has begun
        egem train --resume RUN
-       torchrun --nproc-per-node 8 -m egem train ...    any of these on many GPUs
+       torchrun --nproc-per-node 8 -m egem -- train ...    any of these on many GPUs
 
 recipes:
 {recipes}

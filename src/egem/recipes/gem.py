@@ -14,7 +14,7 @@ from egem.training.config import StageConfig, TrainConfig
 def gem_2b() -> TrainConfig:
     """Qwen3-VL-2B with SANA1.5 1.6B: 500 steps connector, 4,000 steps depth head, then one epoch of all.
 
-    For 8 GPUs of 80 GB (`torchrun --nproc-per-node 8 -m egem train gem-2b`): 256 samples a step, packed.
+    For 8 GPUs of 80 GB (`torchrun --nproc-per-node 8 -m egem -- train gem-2b`): 256 samples a step, packed.
     """
     return _gem("gem-2b")
 
