@@ -28,12 +28,11 @@ def test_the_curve_has_not_moved(tmp_path):
     torch.set_num_threads(1)
     write_lerobot((episode(seed, steps=10) for seed in range(2)), tmp_path / "demos")
     recipe = RECIPES["tiny-vla"]()
-    (stage,) = recipe.stages
     config = replace(
         recipe,
         run=tmp_path / "run",
         data=(tmp_path / "demos",),
-        stages=(replace(stage, steps=3, batch_size=3),),
+        stages=tuple(replace(stage, steps=3, batch_size=3) for stage in recipe.stages),
         dtype="float32",
         workers=0,
         trackers=(),
@@ -44,5 +43,5 @@ def test_the_curve_has_not_moved(tmp_path):
         CURVE.write_text("[\n" + ",\n".join(json.dumps(row) for row in curve) + "\n]\n")
         pytest.skip(f"renewed {CURVE}")
     stored = json.loads(CURVE.read_text())
-    assert len(stored) == 3
+    assert len(stored) == 6
     assert_close(curve, stored, rel=TOLERANCE)

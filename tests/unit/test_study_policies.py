@@ -21,7 +21,8 @@ RECIPE = PolicyRecipe(
     tasks=("lift",),
     demonstrations=1,
     size=(64, 64),
-    steps=2,
+    expert_steps=2,
+    joint_steps=2,
     batch_size=2,
     episodes=1,
     seeds=2,
@@ -49,18 +50,18 @@ def test_a_policy_is_made_and_scored_once(tmp_path: Path) -> None:
     run = StudyRun(regime="pretrained", arm="language", seed=0)
     assert training.checkpoint is not None
     assert training.checkpoint.parent == taught.finished(run)
-    assert training.stages[0].depth_weight == 0.1
+    assert [stage.depth_weight for stage in training.stages] == [0.0, 0.1]
     start, end = (
         GEM.from_pretrained(folder).backbone.state_dict()
         for folder in (training.checkpoint, training.run / "model")
     )
     change = max(float((start[name] - end[name]).abs().max()) for name in start)
-    assert 0 < change < 0.01  # two steps
+    assert 0 < change < 0.01  # four steps
     assert half.make(tmp_path / "results", arms=("loss",), max_runs=0).num_left == 1
     with pytest.raises(ConfigError, match=r"was recorded with other options .*demos\.json"):
         replace(half, recipe=replace(RECIPE, noise=0.5)).demonstrations()
     with pytest.raises(ConfigError, match="a study of other sizes"):
-        load_policy_results(tmp_path / "results", replace(RECIPE, steps=3))
+        load_policy_results(tmp_path / "results", replace(RECIPE, joint_steps=3))
 
 
 def result(arm: str, seed: int, successes: int) -> PolicyResult:

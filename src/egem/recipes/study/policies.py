@@ -125,7 +125,8 @@ class PolicyStudy:
     def training(self, arm: PolicyArm, seed: int) -> TrainConfig:
         """The configuration of a policy's training: `tiny-vla` from the backbone of the arm."""
         recipe = tiny_vla() if arm.draws_depth else tiny_vla_without_depth()
-        (stage,) = recipe.stages
+        expert, joint = recipe.stages
+        batch_size = self.recipe.batch_size
         backbones = Study(
             recipe=self.recipe.backbones,
             out=self.backbones or self.out / "backbones",
@@ -140,7 +141,10 @@ class PolicyStudy:
             run=self.out / "runs" / f"{arm.name}-{seed}",
             data=(self.demonstrations(),),
             checkpoint=backbone / MODEL_LINK,
-            stages=(replace(stage, steps=self.recipe.steps, batch_size=self.recipe.batch_size),),
+            stages=(
+                replace(expert, steps=self.recipe.expert_steps, batch_size=batch_size),
+                replace(joint, steps=self.recipe.joint_steps, batch_size=batch_size),
+            ),
             seed=seed,
             device=self.device,
             workers=self.workers,

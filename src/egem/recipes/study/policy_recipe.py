@@ -45,7 +45,10 @@ class PolicyRecipe:
     noise: float = 0.2
     """Of the expert's executed actions (what is recorded stays clean), so that policies see how to recover."""
     size: tuple[int, int] = (96, 96)
-    steps: int = 12_000
+    expert_steps: int = 4000
+    """Of `tiny-vla`'s first stage, in which the vision tower is left as it is."""
+    joint_steps: int = 1000
+    """Of its second stage, in which everything learns."""
     batch_size: int = 32
     episodes: int = 50
     """Of each task that a policy is scored by; no scene of a demonstration is among them."""
