@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 IGNORE_LABEL = -100
@@ -49,6 +49,24 @@ class ActionTarget:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PatchScale:
+    """How bytes of image patches become the vision tower's values; only bytes travel from the loader to a device."""
+
+    levels: Float[Tensor, "channel 256"]
+    """The value of each byte."""
+    repeats: int
+    """Frames in one patch; a still image is all of them."""
+
+    def values(self, patches: UInt8[Tensor, "patch pixel"]) -> Float[Tensor, "patch patch_dim"]:
+        """Looked up, so that they are the image processor's to the bit on every device."""
+        channels, num_levels = self.levels.shape
+        first = torch.arange(channels, dtype=torch.int32, device=patches.device) * num_levels
+        places = patches.unflatten(1, (channels, -1)).int() + first[:, None]
+        found = self.levels.flatten().index_select(0, places.flatten()).view(len(patches), channels, 1, -1)
+        return found.expand(-1, -1, self.repeats, -1).flatten(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One sequence: the images, all turns about them, and the depth maps to draw."""
 
@@ -58,10 +76,11 @@ class Sample:
     """`input_ids` where the assistant speaks (including its <|im_end|>), IGNORE_LABEL elsewhere. Not shifted."""
     position_ids: Int[Tensor, "3 token"]
     """Qwen3-VL's multimodal positions: time, height, width."""
-    patches: Float[Tensor, "patch patch_dim"]
-    """Flattened image patches of all images, in the image processor's merge order."""
+    patches: UInt8[Tensor, "patch pixel"] | Float[Tensor, "patch patch_dim"]
+    """Flattened patches of all images, in the image processor's merge order; bytes if there is a `patch_scale`."""
     image_grid: Int[Tensor, "image 3"]
     """Time (always 1), rows and columns of patches of each image."""
+    patch_scale: PatchScale | None = None
     depth_maps: tuple[DepthMap, ...] = ()
     action: ActionTarget | None = None
     """In robot data: the state and the actions that follow the images and the instruction."""
@@ -115,16 +134,22 @@ class Batch:
     position_ids: Int[Tensor, "3 sample token"]
     segment_ids: Int[Tensor, "sample token"]
     """1, 2, ... = the samples of a row in turn, 0 = padding; tokens see only earlier tokens of their segment."""
-    patches: Float[Tensor, "patch patch_dim"]
+    patches: UInt8[Tensor, "patch pixel"] | Float[Tensor, "patch patch_dim"]
+    """As in `Sample`; `pixel_values` are what the vision tower takes."""
     image_grid: Int[Tensor, "image 3"]
     depth: tuple[DepthTargets, ...]
     """One entry per depth map size; empty in prompts alone."""
+    patch_scale: PatchScale | None = None
     row_images: tuple[int, ...] = ()
     """Images of each row, for `rows`."""
     left_out: int = 0
     """Depth maps and turns of these samples that could not be used when they were prepared."""
     actions: ActionTargets | None = None
     """Of robot data: one chunk per sample; None elsewhere."""
+
+    def pixel_values(self) -> Float[Tensor, "patch patch_dim"]:
+        """The patches as the image processor normalises them."""
+        return self.patches if self.patch_scale is None else self.patch_scale.values(self.patches)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device, but for what `_ON_HOST` names."""

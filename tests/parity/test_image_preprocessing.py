@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from egem.data.images import ImagePolicy, patchify
@@ -36,9 +37,16 @@ def test_patches_and_grid(size, shape, limits):
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )(images=[image], input_data_format="channels_last", return_tensors="np")
-    patches, grid = patchify(image, ImagePolicy(**shape, min_pixels=limits[0], max_pixels=limits[1]))
+    policy = ImagePolicy(**shape, min_pixels=limits[0], max_pixels=limits[1])
+    values, grid = pixel_values(image, policy)
     np.testing.assert_array_equal(grid, reference["image_grid_thw"][0])
-    np.testing.assert_array_equal(patches, reference["pixel_values"])
+    np.testing.assert_array_equal(values, reference["pixel_values"])
+
+
+def pixel_values(image, policy):
+    patches, grid = patchify(image, policy)
+    assert patches.dtype == np.uint8
+    return policy.patch_scale().values(torch.from_numpy(patches)).numpy(), grid
 
 
 def test_other_normalisation():
@@ -50,7 +58,7 @@ def test_other_normalisation():
         image_std=list(CLIP_STD),
     )(images=[image], input_data_format="channels_last", return_tensors="np")
     policy = ImagePolicy(**QWEN, min_pixels=1024, max_pixels=65536, mean=CLIP_MEAN, std=CLIP_STD)
-    np.testing.assert_array_equal(patchify(image, policy)[0], reference["pixel_values"])
+    np.testing.assert_array_equal(pixel_values(image, policy)[0], reference["pixel_values"])
 
 
 def test_policy_reads_what_transformers_writes(tmp_path):

@@ -257,7 +257,7 @@ def test_bad_images_are_named(preparer):
 
 def test_text_only(preparer):
     sample = preparer.sample([record("Hello?", "Hi", images=())])
-    assert sample.patches.shape == (0, IMAGES.patch_dim)
+    assert sample.patches.shape == (0, IMAGES.patch_bytes)
     assert sample.image_grid.shape == (0, 3)
 
 

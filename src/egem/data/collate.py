@@ -53,6 +53,7 @@ def collate(
         position_ids=positions,
         segment_ids=segments,
         patches=torch.cat([sample.patches for sample in samples]),
+        patch_scale=samples[0].patch_scale,
         image_grid=torch.cat([sample.image_grid for sample in samples]),
         depth=_depth_targets(samples, depth_placeholder),
         row_images=tuple(sum(len(samples[n].image_grid) for n in members) for members in rows),

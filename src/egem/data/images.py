@@ -1,6 +1,7 @@
-"""Images as Qwen3-VL's vision tower takes them: resized to whole merged patches, normalised, cut up.
+"""Images as Qwen3-VL's vision tower takes them: resized to whole merged patches and cut up.
 
-Equal to transformers' `Qwen2VLImageProcessorPil` value for value, but without transformers or torchvision.
+Equal to transformers' `Qwen2VLImageProcessorPil` value for value, but without transformers or torchvision. Patches stay
+bytes, an eighth of the memory, until the device that uses them (`egem.batch.PatchScale`).
 """
 
 import json
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+import torch
+from jaxtyping import Int, UInt8
 from PIL import Image
 
+from egem.batch import PatchScale
 from egem.core.errors import CheckpointError, ConfigError, RecordError
 
 MAX_ASPECT_RATIO = 200
@@ -43,9 +46,18 @@ class ImagePolicy:
         return self.patch_size * self.merge_size
 
     @property
-    def patch_dim(self) -> int:
-        """Values of one flattened patch."""
-        return len(self.mean) * self.temporal_patch_size * self.patch_size**2
+    def patch_bytes(self) -> int:
+        """Bytes of one flattened patch of a still image."""
+        return len(self.mean) * self.patch_size**2
+
+    def patch_scale(self) -> PatchScale:
+        """What the processor makes of each byte."""
+        values = np.arange(256, dtype=np.float32)[None].repeat(len(self.mean), axis=0)
+        # These roundings, in this order, are transformers' at each of the 256 levels.
+        values /= 255
+        values -= np.array(self.mean, np.float32)[:, None]
+        values /= np.array(self.std, np.float32)[:, None]
+        return PatchScale(levels=torch.from_numpy(values), repeats=self.temporal_patch_size)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ImagePolicy":
@@ -106,8 +118,8 @@ def smart_resize(height: int, width: int, policy: ImagePolicy) -> tuple[int, int
 
 def patchify(
     image: UInt8[np.ndarray, "height width 3"], policy: ImagePolicy, *, fast_resize: bool = False
-) -> tuple[Float[np.ndarray, "patch patch_dim"], Int[np.ndarray, "3"]]:
-    """Resize, normalise and cut an image.
+) -> tuple[UInt8[np.ndarray, "patch pixel"], Int[np.ndarray, "3"]]:
+    """Resize and cut an image.
 
     Args:
         image: RGB.
@@ -117,8 +129,8 @@ def patchify(
             one of 255 levels (very few by two).
 
     Returns:
-        The patches, those of one visual token next to each other (float32), and the grid: 1, rows, columns of
-        patches.
+        The patches, those of one visual token next to each other and in each one channel after another, and the
+        grid: 1, rows, columns of patches.
 
     Raises:
         RecordError: the image is too long and thin.
@@ -128,18 +140,9 @@ def patchify(
         image = _resize_fast(image, size) if fast_resize else _resize(image, size)
     patch, merge = policy.patch_size, policy.merge_size
     rows, columns = size[0] // patch, size[1] // patch
-    tokens = (rows // merge, columns // merge, merge, merge)
-    patches = np.empty((*tokens, 3, policy.temporal_patch_size, patch, patch), np.float32)
-    for channel, (mean, std) in enumerate(zip(policy.mean, policy.std, strict=True)):
-        # These roundings, in this order, give transformers' value at each of the 256 levels.
-        plane = image[..., channel].astype(np.float32)
-        plane /= 255
-        plane -= mean
-        plane /= std
-        blocks = plane.reshape(rows // merge, merge, patch, columns // merge, merge, patch)
-        patches[..., channel, 0, :, :] = blocks.transpose(0, 3, 1, 4, 2, 5)
-    patches[..., 1:, :, :] = patches[..., :1, :, :]
-    return patches.reshape(rows * columns, policy.patch_dim), np.array([1, rows, columns], np.int64)
+    blocks = image.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
+    patches = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, policy.patch_bytes)
+    return patches, np.array([1, rows, columns], np.int64)
 
 
 def _resize(image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]) -> np.ndarray:

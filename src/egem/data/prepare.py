@@ -51,6 +51,7 @@ class Preparer:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.fast_resize = fast_resize
+        self._patch_scale = images.patch_scale()
         self.counts: Counter[str] = Counter()
         """What this process left out, by reason; the first of each kind is logged."""
 
@@ -250,12 +251,13 @@ class Preparer:
             position_ids=torch.from_numpy(place),
             patches=torch.from_numpy(patches),
             image_grid=torch.from_numpy(grid),
+            patch_scale=self._patch_scale,
             depth_maps=depth_maps,
         )
 
     def _patches(self, images: Sequence[np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
         if not images:
-            return np.zeros((0, self.images.patch_dim), np.float32), np.zeros((0, 3), np.int64)
+            return np.zeros((0, self.images.patch_bytes), np.uint8), np.zeros((0, 3), np.int64)
         try:
             cut = [patchify(image, self.images, fast_resize=self.fast_resize) for image in images]
         except RecordError as error:

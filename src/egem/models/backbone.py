@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         if real is not None:
             real = to_device(real, device)
             ids, positions = ids[real], positions[:, real]
-        embeddings, deepstack, image_positions = self.embed(ids[None], batch.patches, batch.image_grid)
+        embeddings, deepstack, image_positions = self.embed(ids[None], batch.pixel_values(), batch.image_grid)
         hidden = self.run_layers(
             embeddings,
             positions[:, None],

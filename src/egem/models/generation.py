@@ -75,7 +75,9 @@ def generate(
     lengths = real.sum(dim=1)
     rows = torch.arange(num_prompts, device=device)
     cache = KeyValueCache(prompt_length + max_new_tokens)
-    embeddings, deepstack, image_positions = backbone.embed(batch.input_ids, batch.patches, batch.image_grid)
+    embeddings, deepstack, image_positions = backbone.embed(
+        batch.input_ids, batch.pixel_values(), batch.image_grid
+    )
     hidden = backbone.run_layers(
         embeddings,
         batch.position_ids,

@@ -66,8 +66,8 @@ def tiny_vla() -> TrainConfig:
 def gem_vla_2b() -> TrainConfig:
     """GEM-VLA of the paper's size: gem-2b with the released expert's sizes, 50,000 steps of 256 windows.
 
-    For 8 GPUs of 80 GB (`torchrun --nproc-per-node 8 -m egem -- train gem-vla-2b`). Steps and batch are the paper's; the
-    released script's 1e-5 is used for what is pre-trained, and 1e-4, as for RDT2, for the new expert.
+    For 8 GPUs of 80 GB (`torchrun --nproc-per-node 8 -m egem -- train gem-vla-2b`). Steps and batch are the paper's;
+    the released script's 1e-5 is used for what is pre-trained, and 1e-4, as for RDT2, for the new expert.
     """
     return TrainConfig(
         run=Path("runs/gem-vla-2b"),
