@@ -3,17 +3,16 @@
 View `i` depends on `(seed, i, split, size)` alone, so the shards are the same whatever the number of workers.
 """
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from egem.core.errors import ConfigError, unknown_name
+from egem.data_engine.engine.local import LocalEngine
 from egem.records import Record
 from egem.shards import Manifest
 
@@ -80,18 +79,19 @@ def _check(config: RenderConfig) -> None:
 
 
 def _chunks(config: RenderConfig) -> Iterator[Sequence[Record]]:
-    workers = min(config.workers or os.cpu_count() or 1, -(-config.num // CHUNK))
+    """The records of each chunk, in order, though workers finish in any."""
+    early: dict[int, list[Record]] = {}
+    wanted = 0
     starts = range(0, config.num, CHUNK)
-    if workers <= 1:
-        for start in starts:
-            yield draw_and_ask(config, start, min(CHUNK, config.num - start))
-        return
-    # Spawned, not forked: neither torch's threads nor a GL context survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = [pool.submit(draw_and_ask, config, s, min(CHUNK, config.num - s)) for s in starts]
-        for future in waiting:
-            yield future.result()
+    for start, records in LocalEngine(workers=config.workers).map(partial(_chunk, config), starts):
+        early[start] = records
+        while wanted in early:
+            yield early.pop(wanted)
+            wanted += CHUNK
+
+
+def _chunk(config: RenderConfig, start: int) -> tuple[int, list[Record]]:
+    return start, draw_and_ask(config, start, min(CHUNK, config.num - start))
 
 
 def draw_and_ask(config: RenderConfig, start: int, num: int) -> list[Record]:

@@ -104,8 +104,8 @@ class _Pool:
         process = self.processes[pipe]
         process.join()
         return EgemError(
-            f"a worker process ended with exit code {process.exitcode} (-9: killed, often for lack of memory); what is "
-            "finished is kept: run the same command again, perhaps with fewer --workers."
+            f"a worker process ended with exit code {process.exitcode} (-9: killed, often for lack of memory); run the "
+            "same command again, perhaps with fewer --workers: imports and generation go on where they stopped."
         )
 
 
