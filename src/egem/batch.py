@@ -62,8 +62,8 @@ class PatchScale:
         channels, num_levels = self.levels.shape
         first = torch.arange(channels, dtype=torch.int32, device=patches.device) * num_levels
         places = patches.unflatten(1, (channels, -1)).int() + first[:, None]
-        found = self.levels.flatten().index_select(0, places.flatten()).view(len(patches), channels, 1, -1)
-        return found.expand(-1, -1, self.repeats, -1).flatten(1)
+        found = self.levels.flatten().index_select(0, places.flatten()).view_as(places)
+        return found[:, :, None].expand(-1, -1, self.repeats, -1).flatten(1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

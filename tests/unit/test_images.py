@@ -46,6 +46,11 @@ def test_normalisation():
     np.testing.assert_allclose(channels[:, 2], -3.0, rtol=1e-6)
 
 
+def test_without_pictures_there_are_no_values():
+    none = torch.zeros(0, policy().patch_bytes, dtype=torch.uint8)
+    assert policy().patch_scale().values(none).shape == (0, 3 * 2 * 4 * 4)
+
+
 def test_sizes_stay_within_limits():
     for height, width in [(1, 1), (8, 8), (1000, 100), (37, 211), (64, 64), (2000, 2000)]:
         new_height, new_width = smart_resize(height, width, policy())
