@@ -6,7 +6,7 @@
 export PYTHON TORCH_INDEX
 
 BIN := .venv/bin
-MINUTES ?= 14
+MINUTES ?= 12
 
 .PHONY: demo test check setup format clean
 
