@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.processes import is_alive
 
 from egem.recipes.render import CHUNK, RenderConfig, render
 
@@ -39,15 +40,7 @@ def test_a_stopped_command_takes_its_workers_with_it(tmp_path):
     command.terminate()
     assert command.wait(20) == -signal.SIGTERM
     until = time.monotonic() + 60  # a worker ends after the views that it is at
-    while any(is_running(pid) for pid in children):
+    while any(is_alive(pid) for pid in children):
         assert time.monotonic() < until
         time.sleep(0.1)
     assert not (tmp_path / "out").exists()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import is_alive
 
 from egem.core.errors import ConfigError, ProtocolError, SimulatorError
 from egem.environments.environment import DEMONSTRATION_SEED, EnvironmentOptions
@@ -91,14 +92,6 @@ def test_a_death_and_a_hang_are_named():
     with pytest.raises(SimulatorError, match=r"did not answer 'step' within 0\.2 s"):
         hanging.step(np.eye(7)[3])
     hanging.close()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
 
 
 @pytest.mark.skipif(

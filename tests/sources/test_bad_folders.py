@@ -380,3 +380,8 @@ def test_a_flipped_bit_in_a_clip_is_found(root: Path) -> None:
     content[len(content) // 4] ^= 0x10
     file.write_bytes(bytes(content))
     refused("robovqa", root, r"record 1 \(byte 0\): the checksum of its data differs")
+    import_source("robovqa", root, root.parent / "out", ImportOptions(max_error_fraction=0.6))
+    (line,) = (root.parent / "out" / "quarantine.jsonl").read_text().splitlines()
+    assert "checksum" in json.loads(line)["reason"]
+    # The damaged clip's two questions are lost, those of the clip after it are not.
+    assert len(list(iterate_records(root.parent / "out"))) == 2

@@ -6,6 +6,7 @@ Seconds are those of the processor; the scaling is the clock's, so measure it on
 
 import io
 import json
+import logging
 import struct
 import tempfile
 import time
@@ -19,15 +20,18 @@ import numpy as np
 from PIL import Image
 
 from egem.benchmarking.pictures import map_like_disparity, picture_like_a_photograph
-from egem.core.errors import ConfigError
+from egem.core.errors import ConfigError, unknown_name
 from egem.data_engine import ImportOptions, import_source
 from egem.data_engine.engine import EngineConfig
 from egem.data_engine.formats.crc32c import masked_crc32c
 from egem.data_engine.generate import GenerateConfig, generate
 from egem.shards import Manifest
 
+logger = logging.getLogger(__name__)
+
 _PICTURES = 32
 _FRAMES = 16
+_PARTS = 48
 _TURNS = 4
 _REFSPATIAL_TURNS = 8
 """Its card: 20 million questions in 2.5 million rows."""
@@ -38,7 +42,10 @@ class BenchEngineConfig:
     """How much is made."""
 
     rows: int = 2000
-    """Rows of each source; clips are a tenth of them."""
+    """Rows of a LLaVA file; of other sources fewer, that cost as much. 40,000 tell the scaling: starting workers takes
+    two seconds."""
+    sources: tuple[str, ...] = ()
+    """Only these of the result's imports ("llava", "spar-7m, marked"); all if empty."""
     scenes: int = 8
     """3D scenes that `egem data generate` asks about, 60 questions each; 0 leaves this out."""
     workers: int = 2
@@ -53,6 +60,9 @@ class BenchEngineConfig:
         for name, least in (("rows", 20), ("scenes", 0), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)} must be at least {least}.")
+        for name in self.sources:
+            if name not in _LAYOUTS:
+                raise unknown_name("source to time", name, _LAYOUTS)
 
 
 def bench_engine(config: BenchEngineConfig) -> dict[str, Any]:
@@ -64,26 +74,32 @@ def bench_engine(config: BenchEngineConfig) -> dict[str, Any]:
     result: dict[str, Any] = {"rows": config.rows, "workers": config.workers, "steps": {}}
     with tempfile.TemporaryDirectory(prefix="egem-bench-") as made:
         folder = Path(made)
-        for name, layout in _LAYOUTS.items():
-            layout.write(folder / name, config.rows)
+        for name in config.sources or _LAYOUTS:
+            layout = _LAYOUTS[name]
+            layout.write(folder / name, layout.items(config.rows))
 
-            def run(out: Path, engine: EngineConfig, name: str = name, layout: _Layout = layout) -> Manifest:
-                return import_source(layout.source, folder / name, out, ImportOptions(), engine)
+            def run(
+                out: Path,
+                engine: EngineConfig,
+                limit: int | None,
+                name: str = name,
+                layout: _Layout = layout,
+            ) -> Manifest:
+                return import_source(layout.source, folder / name, out, ImportOptions(limit=limit), engine)
 
-            clips = layout.source == "robovqa"
-            part = EngineConfig(items_per_part=max(1, config.rows // (80 if clips else 8)))
-            result["steps"][f"import {name}"] = _measured(run, folder, part, config) | {"note": layout.note}
+            items = layout.items(config.rows)
+            result["steps"][f"import {name}"] = _measured(run, folder, items, config) | {"note": layout.note}
+            logger.info("import %s: measured", name)
         if config.scenes:
             from egem.recipes.render import RenderConfig
             from egem.recipes.tabletop_rooms import export_config
 
             export_config(RenderConfig(num=config.scenes, size=(240, 320)), folder / "scenes")
 
-            def ask(out: Path, engine: EngineConfig) -> Manifest:
+            def ask(out: Path, engine: EngineConfig, _: int | None) -> Manifest:
                 return generate(folder / "scenes", out, GenerateConfig(), engine).manifest
 
-            part = EngineConfig(items_per_part=max(1, config.scenes // 8))
-            result["steps"]["generate"] = _measured(ask, folder, part, config) | {"note": ""}
+            result["steps"]["generate"] = _measured(ask, folder, config.scenes, config) | {"note": ""}
     return result
 
 
@@ -100,19 +116,22 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _measured(
-    run: Callable[[Path, EngineConfig], Manifest],
+    run: Callable[[Path, EngineConfig, int | None], Manifest],
     folder: Path,
-    part: EngineConfig,
+    items: int,
     config: BenchEngineConfig,
 ) -> dict[str, Any]:
-    def timed(workers: int) -> tuple[float, float, int]:
+    # Parts enough that workers end at nearly the same time, whatever their number.
+    items_per_part = max(1, items // _PARTS)
+
+    def timed(workers: int, limit: int | None = None) -> tuple[float, float, int]:
         with tempfile.TemporaryDirectory(dir=folder) as out:
             wall, processor = time.perf_counter(), time.process_time()
-            engine = EngineConfig(workers=workers, items_per_part=part.items_per_part)
-            rows = run(Path(out) / "records", engine).rows
+            engine = EngineConfig(workers=workers, items_per_part=items_per_part)
+            rows = run(Path(out) / "records", engine, limit).rows
             return time.perf_counter() - wall, time.process_time() - processor, rows
 
-    timed(1)  # imports, tables and the disk's cache
+    timed(1, limit=_PICTURES)  # imports, tables and the disk's cache
     wall, processor, rows = timed(1)
     several = timed(config.workers)[0] if config.workers > 1 else None
     return {
@@ -146,10 +165,10 @@ def _turns(number: int, count: int) -> list[dict[str, str]]:
     return said
 
 
-def _write_llava(folder: Path, rows: int) -> None:
+def _write_llava(folder: Path, items: int) -> None:
     _pictures(folder / "images")
     with (folder / "rows.jsonl").open("w") as file:
-        for number in range(rows):
+        for number in range(items):
             row = {
                 "id": number,
                 "image": f"images/{number % _PICTURES}.jpg",
@@ -158,7 +177,7 @@ def _write_llava(folder: Path, rows: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def _write_refspatial(folder: Path, rows: int) -> None:
+def _write_refspatial(folder: Path, items: int) -> None:
     _pictures(folder / "2D" / "image")
     (folder / "2D" / "depth").mkdir()
     rng = np.random.default_rng(1)
@@ -171,17 +190,17 @@ def _write_refspatial(folder: Path, rows: int) -> None:
             "depth": [f"{number % _PICTURES}.png"],
             "conversations": _turns(number, _REFSPATIAL_TURNS),
         }
-        for number in range(max(1, rows // _REFSPATIAL_TURNS))
+        for number in range(items)
     ]
     (folder / "2D" / "choice_qa.json").write_text(json.dumps(found))
 
 
-def _write_spar(folder: Path, rows: int, *, marked: bool) -> None:
+def _write_spar(folder: Path, items: int, *, marked: bool) -> None:
     _pictures(folder / "scannet" / "images" / "scene" / "image_color")
     path = folder / "scannet" / "qa_jsonl" / "train" / "depth_prediction_oc" / "fill" / "rows.jsonl"
     path.parent.mkdir(parents=True)
     with path.open("w") as file:
-        for number in range(rows // 4):
+        for number in range(items):
             row = {
                 "id": str(number),
                 "image": [f"scene/image_color/{number % _PICTURES}.jpg"],
@@ -194,11 +213,11 @@ def _write_spar(folder: Path, rows: int, *, marked: bool) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def _write_robovqa(folder: Path, rows: int) -> None:
+def _write_robovqa(folder: Path, items: int) -> None:
     pictures = _pictures(folder / "pictures")
     tasks = "".join(f"<task:kind_{i}> Q: what is {i}? A: <PRED>thing {i}</PRED> " for i in range(_TURNS))
     with (folder / "clips.tfrecord").open("wb") as file:
-        for number in range(max(1, rows // 10)):
+        for number in range(items):
             frames = [pictures[(number + i) % _PICTURES] for i in range(_FRAMES)]
             data = _field(2, _feature_list("images", frames) + _feature_list("texts", [tasks.encode()]))
             length = struct.pack("<Q", len(data))
@@ -227,9 +246,15 @@ class _Layout:
 
     source: str
     write: Callable[[Path, int], None]
-    """Fills a folder with so many rows in the source's layout."""
+    """Fills a folder with so many items in the source's layout."""
     note: str
-    """What a row is."""
+    """What an item is."""
+    rows_per_item: int = 1
+    """An item stands for so many of `rows`, as it has many questions or costs more."""
+
+    def items(self, rows: int) -> int:
+        """How many stand for so many rows."""
+        return max(1, rows // self.rows_per_item)
 
 
 _LAYOUTS: dict[str, _Layout] = {
@@ -238,17 +263,25 @@ _LAYOUTS: dict[str, _Layout] = {
         source="refspatial",
         write=_write_refspatial,
         note="one picture with depth, eight questions; depth is encoded",
+        rows_per_item=_REFSPATIAL_TURNS,
     ),
     "spar-7m": _Layout(
-        source="spar-7m", write=partial(_write_spar, marked=False), note="one picture, one question"
+        source="spar-7m",
+        write=partial(_write_spar, marked=False),
+        note="one picture, one question",
+        rows_per_item=4,
     ),
     "spar-7m, marked": _Layout(
         source="spar-7m",
         write=partial(_write_spar, marked=True),
         note="one picture, one mark drawn on it: decoded and encoded again",
+        rows_per_item=4,
     ),
     "robovqa": _Layout(
-        source="robovqa", write=_write_robovqa, note="clips of 16 frames, 8 kept, four questions"
+        source="robovqa",
+        write=_write_robovqa,
+        note="clips of 16 frames, 8 kept, four questions",
+        rows_per_item=10,
     ),
 }
 """Name in the result -> what is written and imported."""

@@ -1,9 +1,9 @@
 """Attention and normalisation as fast as plain torch allows on a CPU; on other devices, fused kernels.
 
 Torch's fused CPU attention has a slow backward pass in bfloat16 (2 to 10 times the explicit products at the
-sizes of small models, measured on AVX512-BF16). In float32 (measured on AVX2) it takes 0.6 to 0.9 of their time, but
-for long causal sequences. Where it is the slower one, short sequences are attended by two matrix products and a
-softmax on the CPU, causal ones in chunks of queries that skip the future.
+sizes of small models, measured on AVX512-BF16), but in float32 it is the faster way for all but long causal sequences
+(`benchmarks/attention.py`). Where it is not, short sequences are attended by two matrix products and a softmax on the
+CPU, causal ones in chunks of queries that skip the future.
 
 Packed sequences never look at each other and cost nothing where they could not: on a GPU in half precision
 one call of a variable-length kernel (FlashAttention's if installed, else torch's own), elsewhere a call each.
@@ -61,6 +61,19 @@ def attend(
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, scale=scale
         )
+    return attend_explicitly(query, key, value, scale=scale, causal=causal, mask=mask)
+
+
+def attend_explicitly(
+    query: Float[Tensor, "batch head token head_dim"],
+    key: Float[Tensor, "batch head key head_dim"],
+    value: Float[Tensor, "batch head key head_dim"],
+    *,
+    scale: float,
+    causal: bool = False,
+    mask: Tensor | None = None,
+) -> Float[Tensor, "batch head token head_dim"]:
+    """`attend` by two matrix products and a softmax; see there."""
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, float("-inf"))
     query, key = query * scale, key.transpose(2, 3)

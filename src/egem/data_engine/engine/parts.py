@@ -20,7 +20,8 @@ from egem.records import Record, validate
 from egem.shards import ShardWriter
 
 PART_BYTES = 64 << 20
-"""A part is also closed when its items hold this much, so that handing them out needs little memory."""
+"""A part is also closed when its items hold this much, so that handing them out needs little memory and a part is soon
+done."""
 
 RECORDS = "records"
 _SUMMARY = "part.json"
@@ -39,7 +40,7 @@ class Item(Protocol):
 
     @property
     def num_bytes(self) -> int:
-        """Of the content that it holds in memory."""
+        """Of its content, as far as that is known before it is read."""
         ...
 
 

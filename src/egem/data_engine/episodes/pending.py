@@ -15,4 +15,4 @@ class PendingEpisode:
     load: Callable[[], Episode]
     """Raises RecordError with the reason when the episode is bad."""
     num_bytes: int = 0
-    """Of the content that it holds in memory already."""
+    """Of its content, where a file of many episodes holds that: in memory already, or still in the file."""

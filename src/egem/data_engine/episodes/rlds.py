@@ -19,7 +19,7 @@ from egem.core.errors import RecordError
 from egem.data_engine.episodes.frames import EncodedFrames, is_blank
 from egem.data_engine.episodes.pending import PendingEpisode
 from egem.data_engine.formats.json_rows import read_json_object
-from egem.data_engine.formats.tfrecord import Feature, parse_example, read_tfrecords
+from egem.data_engine.formats.tfrecord import Feature, StoredRecord, find_tfrecords, parse_example
 from egem.data_engine.sources.layout import find_files, folder_of
 from egem.data_engine.sources.splits import Split, split_of
 from egem.episodes import ActionSpace, CameraStream, Episode, check
@@ -134,17 +134,19 @@ def read_rlds(
         name = set_name or name_of(file)
         index = -1
         try:
-            for index, data in enumerate(read_tfrecords(file)):
+            for index, stored in enumerate(find_tfrecords(file)):
                 where = f"{file}, episode {index + 1}"
                 yield PendingEpisode(
                     where=where,
-                    load=partial(
-                        parse_episode, data, name, f"{name}/{file.name}/{index:05d}", where, of_file
-                    ),
-                    num_bytes=len(data),
+                    load=partial(_read, stored, name, f"{name}/{file.name}/{index:05d}", where, of_file),
+                    num_bytes=stored.size,
                 )
         except RecordError as error:
             yield PendingEpisode(where=f"{file}, after episode {index + 1}", load=partial(_fail, error))
+
+
+def _read(stored: StoredRecord, name: str, id: str, where: str, split: str) -> Episode:
+    return parse_episode(stored.read(), name, id, where, split)
 
 
 def parse_episode(data: bytes, name: str, id: str, where: str, split: str = "") -> Episode:

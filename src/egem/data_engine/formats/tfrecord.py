@@ -11,6 +11,7 @@ of the data. A message is protobuf (tensorflow/core/example/{example,feature}.pr
     Feature          one of bytes_list = 1, float_list = 2, int64_list = 3, each with value = 1, repeated
 """
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,36 +41,82 @@ class SequenceExample:
     steps: dict[str, list[Feature]]
 
 
-def read_tfrecords(path: Path, *, check: bool = True) -> Iterator[bytes]:
-    """The records of a file, one in memory at a time.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredRecord:
+    """A record that lies in a file and is not yet read."""
+
+    path: Path
+    index: int
+    position: int
+    """Of its frame in the file, bytes."""
+    size: int
+    """Of its data, bytes."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.path}, record {self.index + 1} (byte {self.position})"
+
+    def read(self) -> bytes:
+        """Its data.
+
+        Raises:
+            RecordError: the file has become shorter, or the data's checksum differs.
+        """
+        with _readable(self.path), self.path.open("rb") as file:
+            file.seek(self.position + 12)
+            data, stored = file.read(self.size), file.read(4)
+        if len(stored) < 4:
+            raise RecordError(f"{self.where}: the file has become shorter while it was read; copy it again.")
+        if masked_crc32c(data) != int.from_bytes(stored, "little"):
+            raise RecordError(
+                f"{self.where}: the checksum of its data differs; the file is damaged, copy it again."
+            )
+        return data
+
+
+def find_tfrecords(path: Path) -> Iterator[StoredRecord]:
+    """Where the records of a file lie; their data is neither read nor checked.
 
     Args:
         path: an uncompressed TFRecord file.
-        check: compare the checksum of each record's data (that of its length is always compared).
 
     Raises:
-        RecordError: not a TFRecord file, truncated, or a checksum differs; says which record and byte.
+        RecordError: not a TFRecord file, truncated, or a length's checksum differs; says which record and byte.
     """
-    try:
+    with _readable(path):
         size = path.stat().st_size
         with path.open("rb") as file:
             position, index = 0, 0
             while position < size:
+                file.seek(position)
+                header = file.read(12)
                 where = f"{path}, record {index + 1} (byte {position})"
-                length = _length(file.read(12), where, index)
+                length = _length(header, where, index)
                 if position + 16 + length > size:
                     missing = position + 16 + length - size
                     raise RecordError(
                         f"{where}: the file is truncated, {missing} bytes are missing; copy it again."
                     )
-                data, stored = file.read(length), file.read(4)
-                if check and masked_crc32c(data) != int.from_bytes(stored, "little"):
-                    raise RecordError(
-                        f"{where}: the checksum of its data differs; the file is damaged, copy it again."
-                    )
-                yield data
+                yield StoredRecord(path=path, index=index, position=position, size=length)
                 position += 16 + length
                 index += 1
+
+
+def read_tfrecords(path: Path) -> Iterator[bytes]:
+    """The records of a file, one in memory at a time.
+
+    Raises:
+        RecordError: see `find_tfrecords` and `StoredRecord.read`.
+    """
+    for stored in find_tfrecords(path):
+        yield stored.read()
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}; check the path.") from error
 

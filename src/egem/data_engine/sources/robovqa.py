@@ -10,10 +10,15 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from egem.core.errors import RecordError
-from egem.data_engine.formats.tfrecord import Feature, SequenceExample, parse_sequence_example, read_tfrecords
+from egem.data_engine.formats.tfrecord import (
+    Feature,
+    SequenceExample,
+    StoredRecord,
+    find_tfrecords,
+    parse_sequence_example,
+)
 from egem.data_engine.sources.choices import plain_answer
 from egem.data_engine.sources.conversation import ask, evenly
 from egem.data_engine.sources.layout import find_files, folder_of
@@ -38,7 +43,7 @@ def rows(path: Path, options: ImportOptions) -> Iterator[Row]:
     """
     files = find_files(path, PATTERNS, source=NAME, split=options.split)
     load = partial(_records, options=options)
-    yield from file_rows(files, read_tfrecords, load, root=folder_of(path), source=NAME, licence=LICENCE)
+    yield from file_rows(files, find_tfrecords, load, root=folder_of(path), source=NAME, licence=LICENCE)
 
 
 def split_tasks(text: str, where: str) -> list[tuple[str, str, str]]:
@@ -64,9 +69,9 @@ def split_tasks(text: str, where: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def _records(data: Any, place: Place, *, options: ImportOptions) -> list[Record]:
+def _records(stored: StoredRecord, place: Place, *, options: ImportOptions) -> list[Record]:
     where = place.where
-    example = parse_sequence_example(data, where=where)
+    example = parse_sequence_example(stored.read(), where=where)
     frames = _byte_steps(example, "images", where)
     text = b"".join(_byte_steps(example, "texts", where)[:1]).decode("utf-8", errors="replace")
     chosen = [frames[i] for i in evenly(len(frames), options.num_frames)]

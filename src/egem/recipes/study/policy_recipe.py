@@ -45,11 +45,11 @@ class PolicyRecipe:
     noise: float = 0.2
     """Of the expert's executed actions (what is recorded stays clean), so that policies see how to recover."""
     size: tuple[int, int] = (96, 96)
-    expert_steps: int = 4000
+    expert_steps: int = 3000
     """Of `tiny-vla`'s first stage, in which the vision tower is left as it is."""
     joint_steps: int = 1000
     """Of its second stage, in which everything learns."""
-    batch_size: int = 32
+    batch_size: int = 16
     episodes: int = 50
     """Of each task that a policy is scored by; no scene of a demonstration is among them."""
     seeds: int = 3
