@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from tests.processes import locked_elsewhere
 
 from egem.annotators.objects import SentenceRules
 from egem.annotators.planning import PlanTools, plan_records
@@ -21,7 +22,7 @@ from egem.environments.tabletop.environment import INFO, TabletopEnvironment
 from egem.episodes import project
 from egem.policy import DepthGuess, Explains, Observation, PolicyInfo
 from egem.report.panels import colorize
-from egem.rollout.episode import Job
+from egem.rollout.episode import Job, disturbed
 from egem.rollout.renamed import renamed
 from egem.rollout.run import RolloutConfig, noise_seed, rollout
 from egem.rollout.summary import summarise
@@ -108,6 +109,20 @@ def test_recordings_know_their_cameras_and_where_the_gripper_is(demonstrations):
         assert all(record.intrinsics for record in records if record.skill == "gripper_path")
 
 
+def test_noise_keeps_its_share_of_what_the_expert_wants():
+    space = INFO.action_space
+    rng = np.random.default_rng(0)
+    wanted = np.array([0.04, 0.0, -0.01, 0.0, 0.0, 0.2, -0.5], np.float32)
+    moved = np.stack([disturbed(wanted, 0.5, space, rng) for _ in range(4000)])
+    assert moved.mean(0) == pytest.approx(wanted, abs=2e-3)
+    # As much in every direction of space, turns only about the axis that is being turned, never the gripper.
+    assert moved.std(0) == pytest.approx([0.02, 0.02, 0.02, 0, 0, 0.1, 0], rel=0.05)
+    still = np.array([0, 0, 0, 0, 0, 0, 1.0], np.float32)
+    assert disturbed(still, 0.5, space, rng).tolist() == still.tolist()
+    with pytest.raises(ConfigError, match="how to change, not where to be"):
+        disturbed(wanted, 0.5, replace(space, control="end_effector_absolute"), rng)
+
+
 def test_recorded_actions_replayed_do_what_they_did(demonstrations):
     folder, config, _ = demonstrations
     replayed = RolloutConfig(
@@ -122,6 +137,15 @@ def test_recorded_actions_replayed_do_what_they_did(demonstrations):
     with pytest.raises(ConfigError, match="only datasets that"):
         rollout(RolloutConfig(replay=folder / "demos", out=folder / "r", workers=0), "replay")
     (folder / "notes.json").rename(folder / "demos" / "meta" / "rollout.json")
+
+
+def test_two_rollouts_into_one_folder_are_refused(tmp_path):
+    config = RolloutConfig(tasks=("lift",), episodes=1, out=tmp_path / "out", workers=0, films=0)
+    with (
+        locked_elsewhere(config.out / ".lock"),
+        pytest.raises(ConfigError, match=r"another rollout plays into .*out; wait for it, or choose"),
+    ):
+        rollout(config, "still", Still())
 
 
 def test_a_stopped_rollout_goes_on_and_refuses_results_of_something_else(tmp_path):

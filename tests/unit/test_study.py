@@ -1,8 +1,6 @@
 """The study: its plan, what its arms share, its tests, its files, its page."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tests.processes import locked_elsewhere
 from tests.small_study import SMALL, write_records
 
 from egem.core.config import save_json
 from egem.core.errors import ConfigError
+from egem.core.files import locked
 from egem.recipes.study.arms import ARMS
 from egem.recipes.study.hypotheses import judged
-from egem.recipes.study.parts import Study, locked
+from egem.recipes.study.parts import Study, lock_of
 from egem.recipes.study.plan import StudyRun, plan, reference_of
 from egem.recipes.study.recipe import StudyRecipe
 from egem.recipes.study.report import END_MARK, begin_mark, write_study
@@ -199,25 +199,12 @@ def test_report_fills_the_page_and_says_what_is_wrong(finished, tmp_path: Path) 
 
 
 def test_a_run_in_other_hands_is_left_to_them_until_they_end(tmp_path: Path) -> None:
-    path = tmp_path / "locks" / "run-pretrained-depth-weight-0.1-0"
-    path.parent.mkdir()
-    holds = (
-        "import fcntl, sys\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
-        "print('held', flush=True)\nsys.stdin.read()"
-    )
-    # Another process, because a process never waits for a lock of its own.
-    with subprocess.Popen(
-        [sys.executable, "-S", "-c", holds, f"{path}.lock"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
+    path = lock_of(tmp_path, "run-pretrained-depth-weight-0.1-0")
+    with locked_elsewhere(path):
         with locked(path, wait=False) as mine:
             assert not mine
-        with locked(path.with_name("run-pretrained-depth-weight-0.1-1"), wait=False) as mine:
+        with locked(lock_of(tmp_path, "run-pretrained-depth-weight-0.1-1"), wait=False) as mine:
             assert mine
-        other.communicate()
     with locked(path, wait=False) as mine:
         assert mine
 

@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and locks."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -78,6 +79,33 @@ def refuse_existing(path: Path) -> None:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if taken:
         raise ConfigError(f"{path} exists already; choose another folder or remove it first.")
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file that lets go with the process, however it ends; threads of one process share it.
+
+    Args:
+        path: of the file, which stays.
+        wait: until whoever has it lets go.
+
+    Yields:
+        Whether it is held: False if another process has it and there is no waiting.
+
+    Raises:
+        EgemError: the file cannot be written.
+    """
+    with disk_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    with file:
+        try:
+            # A record lock, because children that outlive a killed process would inherit the other kind.
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            yield False
+            return
+        yield True
 
 
 @contextmanager

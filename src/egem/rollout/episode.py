@@ -9,8 +9,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from jaxtyping import Float
 
-from egem.core.errors import ProtocolError, SimulatorError
+from egem.core.errors import ConfigError, ProtocolError, SimulatorError
 from egem.environments.environment import Environment, EnvironmentInfo
+from egem.episodes import ActionSpace
 from egem.policy import DepthGuess, Observation
 from egem.rollout.film import Shot, write_film
 from egem.rollout.recording import Recorder
@@ -48,7 +49,7 @@ class Job:
     execute: int | None = None
     """Actions of a chunk that are carried out before the policy looks again; None: all."""
     noise: float = 0.0
-    """Of the expert's executed actions: standard deviation as a share of each limit; what is recorded stays clean."""
+    """Of the expert's executed actions; see `disturbed`. What is recorded stays clean."""
     actions: Float[np.ndarray, "step action"] | None = None
     """To be replayed."""
     film: str | None = None
@@ -120,6 +121,33 @@ def play(environment: Environment, job: Job, ask: Ask) -> dict[str, Any]:
     return entry
 
 
+def disturbed(
+    action: Float[np.ndarray, "action"], noise: float, space: ActionSpace, rng: np.random.Generator
+) -> Float[np.ndarray, "action"]:
+    """An action with normal noise in proportion to it, so that what is shown is how to correct a course.
+
+    Noise of one size would keep the expert from ever arriving, and turn the gripper about axes that it never turns
+    back: policies learned to close it beside the thing.
+
+    Args:
+        action: small changes, as the expert wants them.
+        noise: standard deviation as a share of the action: of its longest translation for each of the three, of itself
+            for every other number. Grippers stay as they are.
+        space: says what the numbers are.
+        rng: of the noise.
+
+    Raises:
+        ConfigError: the numbers are places, not changes.
+    """
+    if space.control in ("end_effector_absolute", "joint_position"):
+        raise ConfigError(f"noise is for actions that say how to change, not where to be ({space.control}).")
+    scale = np.abs(action)
+    if space.control == "end_effector_delta":
+        scale[:3] = scale[:3].max()
+    scale[list(space.gripper_dims)] = 0
+    return action + rng.normal(0, 1, len(action)) * noise * scale
+
+
 class _Actor:
     """Gives the executed and the wanted action of each step."""
 
@@ -159,9 +187,7 @@ class _Actor:
             if not self.job.noise:
                 yield wanted, wanted
                 continue
-            moved = wanted + self._rng.normal(0, 1, len(wanted)) * self.job.noise * high
-            kept = list(info.action_space.gripper_dims)
-            moved[kept] = wanted[kept]
+            moved = disturbed(wanted, self.job.noise, info.action_space, self._rng)
             yield np.clip(moved, low, high).astype(np.float32), wanted
 
     def _policy(self, observation: Observation) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from egem.core.errors import ConfigError, unknown_name
+from egem.core.files import locked
 from egem.environments import ENVIRONMENTS, EnvironmentOptions, check_policy
 from egem.environments.environment import DEMONSTRATION_SEED, Environment, EnvironmentInfo, check_task
 from egem.evaluation.journal import Journal
@@ -51,7 +52,7 @@ class RolloutConfig:
     rename: tuple[str, ...] = ()
     """POLICY=ENVIRONMENT: cameras that the policy's training data called otherwise, e.g. image_0=image."""
     noise: float = 0.0
-    """Of the expert's executed actions, as a share of their limits; what is recorded stays clean."""
+    """Of the expert's executed actions, as a share of how far each moves; what is recorded stays clean."""
     films: int = 1
     """Episodes of each task that are filmed: RGB, the simulator's depth, and the depth that a checkpoint draws."""
     batched: bool = False
@@ -89,7 +90,8 @@ def rollout(config: RolloutConfig, actor: str, policy: Policy | None = None) -> 
         policy: whose actions are played; None for the first three.
 
     Raises:
-        ConfigError: environment or task unknown, a policy that does not fit, or options that exclude each other.
+        ConfigError: environment or task unknown, a policy that does not fit, options that exclude each other, or
+            another rollout plays into the same folder.
         CheckpointError: the folder holds results of something else.
         SimulatorError: the simulator dies again and again.
     """
@@ -98,13 +100,20 @@ def rollout(config: RolloutConfig, actor: str, policy: Policy | None = None) -> 
         if policy is None:
             raise ConfigError("--rename is for a policy's cameras; leave it out.")
         policy = renamed(policy, config.rename)
-    if config.workers == 0:
-        with _Here(config.env, options) as here:
-            return _play_all(config, options, actor, policy, here.environment.info, here.play)
-    count = config.workers or len(os.sched_getaffinity(0))
-    batched = policy if config.batched else None
-    with Workers(config.env, options, count=count) as workers:
-        return _play_all(config, options, actor, policy, workers.info, partial(_answered, workers, batched))
+    with locked(config.out / ".lock", wait=False) as mine:
+        if not mine:
+            raise ConfigError(
+                f"another rollout plays into {config.out}; wait for it, or choose another --out."
+            )
+        if config.workers == 0:
+            with _Here(config.env, options) as here:
+                return _play_all(config, options, actor, policy, here.environment.info, here.play)
+        count = config.workers or len(os.sched_getaffinity(0))
+        batched = policy if config.batched else None
+        with Workers(config.env, options, count=count) as workers:
+            return _play_all(
+                config, options, actor, policy, workers.info, partial(_answered, workers, batched)
+            )
 
 
 Ask = Callable[[Job, Observation, int], Reply]

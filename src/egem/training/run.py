@@ -7,7 +7,6 @@ last -> checkpoints/step-N
 ```
 """
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from torch.distributed.fsdp import FSDPModule
 
 from egem.core.errors import ConfigError
-from egem.core.files import disk_errors_named
+from egem.core.files import locked
 from egem.data.robot_data import RobotData
 from egem.matching import require_match
 from egem.models.gem import GEM
@@ -52,23 +51,11 @@ def claim_run(run: Path, world: World) -> Iterator[None]:
     with ExitStack() as stack:
         with failing_together(world):
             if world.is_first:
-                stack.enter_context(_locked(run))
-        yield
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    with disk_errors_named(run):
-        run.mkdir(parents=True, exist_ok=True)
-        lock = (run / _LOCK_FILE).open("w")
-    with lock:
-        try:
-            # A record lock, because children that outlive a killed trainer would inherit the other kind.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"another process is training in {run}; wait for it, stop it, or choose another run folder."
-            ) from None
+                mine = stack.enter_context(locked(run / _LOCK_FILE, wait=False))
+                if not mine:
+                    raise ConfigError(
+                        f"another process is training in {run}; wait for it, stop it, or choose another run folder."
+                    )
         yield
 
 

@@ -7,12 +7,9 @@
 Each is made once, by whichever process needs it first, while others wait for it.
 """
 
-import fcntl
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import torch
 
 from egem.core.config import load_json, save_json
 from egem.core.errors import ConfigError
+from egem.core.files import locked
 from egem.models.depth_codec import PixelCodecConfig
 from egem.models.gem import GEM
 from egem.models.presets import PRESETS, Preset, build
@@ -61,7 +59,7 @@ class Study:
         note = folder.with_suffix(".json")
         # How many processes rendered changes nothing.
         config = replace(config, workers=0)
-        with locked(self.out / "locks" / f"data-{name}") as _:
+        with locked(lock_of(self.out, f"data-{name}")):
             if not (folder / MANIFEST).exists():
                 save_json(config, note)
                 render(config, folder)
@@ -100,7 +98,7 @@ class Study:
             log_every=50,
             trackers=(),
         )
-        with locked(self.out / "locks" / "seeing"):
+        with locked(lock_of(self.out, "seeing")):
             return trained(config, lambda: build(PRESETS["tiny"], seed=config.seed)) / MODEL_LINK
 
     def start(self, run: StudyRun, arm: Arm) -> GEM:
@@ -136,7 +134,7 @@ class Study:
         )
         folder = self.out / "heads" / f"{arm.head}-{run.seed}"
         config = replace(self._config(run, arm), run=folder, stages=(shared, depth_head))
-        with locked(self.out / "locks" / f"head-{folder.name}"):
+        with locked(lock_of(self.out, f"head-{folder.name}")):
             return trained(config, lambda: self.start(run, arm))
 
     def joint(self, run: StudyRun, arm: Arm) -> TrainConfig:
@@ -222,7 +220,7 @@ def make_missing(
     for number, path in enumerate(paths):
         if max_runs is not None and len(made) >= max_runs:
             break
-        with locked(out / "locks" / f"run-{path.stem}", wait=False) as mine:
+        with locked(lock_of(out, f"run-{path.stem}"), wait=False) as mine:
             if path.exists() or not mine:
                 continue
             logger.info("run %d of %d: %s", number + 1, len(paths), path.stem)
@@ -250,20 +248,10 @@ def trained(config: TrainConfig, start: Callable[[], GEM] | None = None) -> Path
     return folder
 
 
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock that vanishes with the process; yields False if another has it and there is no waiting."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def lock_of(out: Path, name: str) -> Path:
+    """The lock file of something that a study makes."""
     # Names hold dots: depth-weight-0.1-0 and depth-weight-0.1-1 are two locks.
-    with path.with_name(f"{path.name}.lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            yield False
-            return
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield True
+    return out / "locks" / f"{name}.lock"
 
 
 def _preset(arm: Arm) -> Preset:

@@ -15,9 +15,10 @@ from statistics import fmean
 
 from egem.core.config import load_json, save_json
 from egem.core.errors import ConfigError
+from egem.core.files import locked
 from egem.core.machine import commit
 from egem.models.vla_policy import CheckpointPolicy
-from egem.recipes.study.parts import Made, Study, locked, make_missing, trained
+from egem.recipes.study.parts import Made, Study, lock_of, make_missing, trained
 from egem.recipes.study.plan import StudyRun
 from egem.recipes.study.policy_recipe import POLICY_ARMS, PolicyArm, PolicyRecipe, policy_plan
 from egem.recipes.study.run import machine_of, minutes_of
@@ -112,7 +113,7 @@ class PolicyStudy:
             films=0,
         )
         note = self.out / "demos.json"
-        with locked(self.out / "locks" / "demos"):
+        with locked(lock_of(self.out, "demos")):
             if not (folder / NOTES_FILE).exists():
                 save_json(config, note)
                 rollout(replace(config, workers=self._players), "expert")
@@ -134,7 +135,7 @@ class PolicyStudy:
             workers=self.workers,
         )
         run = StudyRun(regime="pretrained", arm=arm.backbone, seed=seed)
-        with locked(self.out / "locks" / f"backbone-{run.name}"):
+        with locked(lock_of(self.out, f"backbone-{run.name}")):
             backbone = backbones.finished(run)
         return replace(
             recipe,
