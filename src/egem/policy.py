@@ -40,6 +40,8 @@ class PolicyInfo:
     control_hz: float | None = None
     """Actions a second in the data that it was trained on; None where that is not known."""
     state_names: tuple[str, ...] = ()
+    picture_sizes: tuple[tuple[int, int], ...] = ()
+    """Height and width of each camera's pictures in the data that it was trained on; empty where not known or mixed."""
     fingerprint: str = ""
     """Of its checkpoint's files, where they are known: two policies of one name can be told apart by it."""
 

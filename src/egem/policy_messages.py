@@ -51,6 +51,7 @@ def to_metadata(info: PolicyInfo) -> dict[str, Any]:
         "cameras": list(info.cameras),
         "state_dim": info.state_dim,
         "state_names": list(info.state_names),
+        "picture_sizes": [list(size) for size in info.picture_sizes],
         "horizon": info.horizon,
         "control_hz": info.control_hz,
         "action_space": {
@@ -87,6 +88,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> PolicyInfo:
             cameras=tuple(metadata["cameras"]),
             state_dim=metadata["state_dim"],
             state_names=tuple(metadata["state_names"]),
+            picture_sizes=tuple((height, width) for height, width in metadata.get("picture_sizes", ())),
             fingerprint=metadata.get("fingerprint", ""),
             horizon=metadata["horizon"],
             control_hz=metadata["control_hz"],
@@ -100,7 +102,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> PolicyInfo:
                 names=tuple(space["names"]),
             ),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"the metadata of the server at {where} are incomplete: {error}.") from error
 
 

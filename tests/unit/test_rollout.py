@@ -139,6 +139,23 @@ def test_recorded_actions_replayed_do_what_they_did(demonstrations):
     (folder / "notes.json").rename(folder / "demos" / "meta" / "rollout.json")
 
 
+def test_a_policy_sees_pictures_of_the_size_it_was_trained_on(tmp_path):
+    policy = Still()
+    policy.info = replace(policy.info, picture_sizes=((16, 24),) * len(policy.info.cameras))
+    seen = []
+    act = policy.act
+    policy.act = lambda observations, **more: (
+        seen.extend(image.shape for o in observations for image in o.images.values())
+        or act(observations, **more)
+    )
+    config = RolloutConfig(tasks=("lift",), episodes=1, out=tmp_path / "own", workers=0, films=0)
+    rollout(config, "still", policy)
+    assert set(seen) == {(16, 24, 3)}
+    seen.clear()
+    rollout(replace(config, out=tmp_path / "said", size=(24, 16)), "still", policy)
+    assert set(seen) == {(24, 16, 3)}
+
+
 def test_two_rollouts_into_one_folder_are_refused(tmp_path):
     config = RolloutConfig(tasks=("lift",), episodes=1, out=tmp_path / "out", workers=0, films=0)
     with (

@@ -20,11 +20,14 @@ from egem.data.augment import Augmentation
 from egem.data.normalization import Normalization
 from egem.data.prepare import Preparer
 from egem.data.robot_data import EpisodeOptions, RobotData
+from egem.data_engine.episodes.frames import ArrayFrames
 from egem.data_engine.episodes.lerobot import LeRobotDataset
 from egem.data_engine.episodes.lerobot_writer import write_lerobot
+from egem.episodes import CameraStream, Episode
 from egem.models.gem_vla import GEMVLA
 from egem.models.vla_policy import CheckpointPolicy
 from egem.policy import Observation, Policy
+from egem.policy_messages import from_metadata, to_metadata
 from egem.training.config import StageConfig, TrainConfig
 from egem.training.data import EpisodeData, open_data
 from egem.training.loop import train
@@ -264,6 +267,47 @@ def test_a_policy_is_only_trained_further_on_its_own_robot(finished, folder):
     ):
         train(replace(further, episodes=EpisodeOptions(horizon=5)))
     assert not further.run.exists()
+
+
+def test_a_policy_wants_pictures_of_its_training_datas_size(finished, folder):
+    policy = CheckpointPolicy.from_checkpoint(finished.run / "model")
+    data = RobotData([LeRobotDataset(folder / "demos")], finished.episodes)
+    (height, width), *_ = policy.info.picture_sizes
+    assert policy.info.picture_sizes == data.info("data").picture_sizes
+    assert len(policy.info.picture_sizes) == len(policy.info.cameras)
+    assert from_metadata(to_metadata(policy.info), "here") == policy.info
+    images = {
+        name: np.zeros((*size, 3), np.uint8)
+        for name, size in zip(policy.info.cameras, policy.info.picture_sizes, strict=True)
+    }
+    first = policy.info.cameras[0]
+    state = np.zeros(policy.info.state_dim, np.float32)
+    policy.act([Observation(images=images, state=state, instruction="go")])
+    larger = images | {first: np.zeros((height + 8, width, 3), np.uint8)}
+    with pytest.raises(
+        ConfigError,
+        match=rf"camera '{first}' gave {height + 8} x {width} pixels .* trained on {height} x {width}; resize",
+    ):
+        policy.act([Observation(images=larger, state=state, instruction="go")])
+
+
+def test_sizes_of_mixed_sets_are_left_open(folder, tmp_path):
+    write_lerobot([resized(episode(9, steps=8), 2)], tmp_path / "large")
+    sets = [LeRobotDataset(folder / "demos"), LeRobotDataset(tmp_path / "large")]
+    options = EpisodeOptions(horizon=HORIZON)
+    assert RobotData(sets, options).info("both").picture_sizes == ()
+    (size, *_), (twice, *_) = (RobotData([one], options).info("one").picture_sizes for one in sets)
+    assert twice == (2 * size[0], 2 * size[1])
+
+
+def resized(original: Episode, factor: int) -> Episode:
+    """The episode with pictures so many times as large, and without depth."""
+
+    def larger(stream: CameraStream) -> CameraStream:
+        pixels = np.stack(stream.frames.read(range(len(stream.frames))))
+        return CameraStream(frames=ArrayFrames(pixels=pixels.repeat(factor, 1).repeat(factor, 2)))
+
+    return replace(original, cameras={name: larger(stream) for name, stream in original.cameras.items()})
 
 
 def test_a_corrupted_video_is_named(finished, folder):

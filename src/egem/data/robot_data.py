@@ -163,6 +163,8 @@ class RobotData:
             )
         if not self.cameras:
             raise ConfigError(f"{self.sets[0].name} has no camera; a policy needs at least one.")
+        self.picture_sizes: tuple[tuple[int, int], ...] = ()
+        """Height and width of each camera's pictures; empty where the sets differ."""
         for each in self.sets:
             episode = each.episode(0)
             require_match(
@@ -174,6 +176,7 @@ class RobotData:
                 control_hz=self._control_hz(episode),
                 state_names=self._state_names(episode),
             )
+        self.picture_sizes = self._first_sizes()
         self._members, lengths = self._kept()
         self._ends = np.cumsum(lengths - self.stride + 1)
         self._opened = functools.lru_cache(maxsize=_OPEN_EPISODES)(self._read)
@@ -211,6 +214,7 @@ class RobotData:
             horizon=self.options.horizon,
             control_hz=self.control_hz,
             state_names=self.state_names,
+            picture_sizes=self.picture_sizes,
         )
 
     def place(self, window: int) -> tuple[int, int]:
@@ -305,6 +309,17 @@ class RobotData:
                 f"{', '.join(each.name for each in self.sets)}: no episode is as long as a chunk ({needed} steps)."
             )
         return members, np.array(lengths, np.int64)
+
+    def _first_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Of each camera, by the first picture of each set; none if the sets differ."""
+        try:
+            found = {
+                tuple(each.episode(0).cameras[name].frames.read([0])[0].shape[:2] for name in self.cameras)
+                for each in self.sets
+            }
+        except RecordError:
+            return ()  # whoever reads the window of a damaged picture counts it
+        return found.pop() if len(found) == 1 else ()
 
     def _state_names(self, episode: Episode) -> tuple[str, ...]:
         """As the options declare them, or the data, if it has one for each number (openpi's sets name the whole)."""

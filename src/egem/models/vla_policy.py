@@ -193,7 +193,8 @@ class CheckpointPolicy:
         """What the model sees of each observation.
 
         Raises:
-            ConfigError: a camera is missing, a picture is none, or a state has another shape or is not finite.
+            ConfigError: a camera is missing; a picture is none, or of another size than in training; a state has
+                another shape or is not finite.
         """
         found = []
         for number, observation in enumerate(observations):
@@ -205,11 +206,17 @@ class CheckpointPolicy:
                     f"{', '.join(observation.images) or 'none'}. Give the cameras that the policy was trained with."
                 )
             images = [observation.images[name] for name in self._info.cameras]
-            for name, image in zip(self._info.cameras, images, strict=True):
+            sizes = self._info.picture_sizes or (None,) * len(images)
+            for name, image, size in zip(self._info.cameras, images, sizes, strict=True):
                 if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                     raise ConfigError(
                         f"{where}: camera '{name}' gave {image.dtype} {image.shape}; RGB of 8 bits is needed, height x "
                         "width x 3."
+                    )
+                if size is not None and image.shape[:2] != size:
+                    raise ConfigError(
+                        f"{where}: camera '{name}' gave {image.shape[0]} x {image.shape[1]} pixels (height x width), "
+                        f"the policy was trained on {size[0]} x {size[1]}; resize as its training data were."
                     )
             state = np.asarray(observation.state)
             if state.shape != (self._info.state_dim,):

@@ -58,7 +58,8 @@ class RolloutConfig:
     batched: bool = False
     """Answer all waiting episodes in one call: faster on a GPU, but the sampling noise then depends on timing."""
     size: tuple[int, int] | None = None
-    """Height and width of the pictures, where the environment can choose; its own unless given."""
+    """Height and width of the pictures, where the environment can choose; those that the policy was trained on unless
+    given, or the environment's own."""
     scenery: str = "plain"
     """plain or varied: whether the tabletop's room, light and cameras are drawn from the seed."""
     assets: Path | None = None
@@ -95,7 +96,7 @@ def rollout(config: RolloutConfig, actor: str, policy: Policy | None = None) -> 
         CheckpointError: the folder holds results of something else.
         SimulatorError: the simulator dies again and again.
     """
-    options = _checked(config, actor)
+    options = _checked(config, actor, policy)
     if config.rename:
         if policy is None:
             raise ConfigError("--rename is for a policy's cameras; leave it out.")
@@ -227,7 +228,7 @@ def _give(question: Question, reply: Reply) -> None:
         return
 
 
-def _checked(config: RolloutConfig, actor: str) -> EnvironmentOptions:
+def _checked(config: RolloutConfig, actor: str, policy: Policy | None) -> EnvironmentOptions:
     if config.env not in ENVIRONMENTS:
         raise unknown_name("environment", config.env, ENVIRONMENTS)
     if config.scenery not in ("plain", "varied"):
@@ -247,8 +248,11 @@ def _checked(config: RolloutConfig, actor: str) -> EnvironmentOptions:
         )
     if record is not None and record.exists() and (not record.is_dir() or any(record.iterdir())):
         raise ConfigError(f"--record {record} exists already; choose another folder or remove it first.")
+    # An environment draws all its cameras at one size.
+    trained = set() if policy is None else set(policy.info.picture_sizes)
+    own = trained.pop() if len(trained) == 1 else ENVIRONMENTS[config.env].size
     return EnvironmentOptions(
-        size=config.size or ENVIRONMENTS[config.env].size,
+        size=config.size or own,
         scenery="plain" if config.scenery == "plain" else "varied",
         assets=config.assets,
         python=config.python,
