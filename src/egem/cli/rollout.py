@@ -25,7 +25,8 @@ def rollout(arguments: list[str]) -> None:
         """Play episodes in a simulated environment: success of each task with its 95 % interval, films, recordings.
 
         `egem rollout expert --record data/demos` makes demonstrations; `egem rollout CHECKPOINT` measures a policy;
-        `egem rollout --replay data/demos` checks that recorded actions do what they did.
+        `egem rollout --replay data/demos` checks that recorded actions do what they did; `egem rollout CHECKPOINT
+        --open-loop data/held-out` compares a policy's chunks with recorded ones, without a simulator.
         """
 
         actor: Positional[str] = ""
@@ -34,6 +35,10 @@ def rollout(arguments: list[str]) -> None:
         """Address of a served policy, ws://host:port; its token is read from EGEM_TOKEN."""
         device: str = "auto"
         """Where a checkpoint computes."""
+        open_loop: Path | None = None
+        """Only compare the policy's chunks with what was done in this LeRobot dataset: a robot's own will do."""
+        windows: int = 256
+        """Moments to compare, with --open-loop."""
         config: OmitArgPrefixes[RolloutConfig] = field(default_factory=RolloutConfig)
 
     options = parse(Options, "rollout", arguments)
@@ -44,6 +49,14 @@ def rollout(arguments: list[str]) -> None:
             "or --replay DATASET."
         )
     actor, policy = _actor(options.actor, options.policy, options.device)
+    if options.open_loop is not None:
+        if policy is None:
+            raise ConfigError("--open-loop is for a policy: give a CHECKPOINT or --policy ws://host:port.")
+        from egem.rollout.open_loop import open_loop
+        from egem.rollout.open_loop import table as errors_table
+
+        print(errors_table(open_loop(policy, options.open_loop, num_windows=options.windows)))
+        return
     summary = play_all(options.config, actor, policy)
     if summary.note:
         print(summary.note)
