@@ -22,7 +22,7 @@ from egem.environments.tabletop.environment import INFO, TabletopEnvironment
 from egem.episodes import project
 from egem.policy import DepthGuess, Explains, Observation, PolicyInfo
 from egem.report.panels import colorize
-from egem.rollout.episode import Job, disturbed
+from egem.rollout.episode import Job, Noise, disturbed
 from egem.rollout.renamed import renamed
 from egem.rollout.run import RolloutConfig, noise_seed, rollout
 from egem.rollout.summary import summarise
@@ -109,18 +109,46 @@ def test_recordings_know_their_cameras_and_where_the_gripper_is(demonstrations):
         assert all(record.intrinsics for record in records if record.skill == "gripper_path")
 
 
-def test_noise_keeps_its_share_of_what_the_expert_wants():
-    space = INFO.action_space
-    rng = np.random.default_rng(0)
-    wanted = np.array([0.04, 0.0, -0.01, 0.0, 0.0, 0.2, -0.5], np.float32)
-    moved = np.stack([disturbed(wanted, 0.5, space, rng) for _ in range(4000)])
-    assert moved.mean(0) == pytest.approx(wanted, abs=2e-3)
-    # As much in every direction of space, turns only about the axis that is being turned, never the gripper.
+WANTED = np.array([0.04, 0.0, -0.01, 0.0, 0.0, 0.2, -0.5], np.float32)
+
+
+def disturbed_often(noise, wanted=WANTED, space=INFO.action_space):
+    rng, limits = np.random.default_rng(0), np.array(INFO.action_high)
+    return np.stack([disturbed(wanted, noise, limits, space, rng) for _ in range(4000)])
+
+
+def test_noise_of_limits_is_the_same_everywhere_but_never_of_the_gripper():
+    moved = disturbed_often(Noise(share=0.5))
+    assert moved.mean(0) == pytest.approx(WANTED, abs=5e-3)
+    assert moved.std(0) == pytest.approx([0.02, 0.02, 0.02, 0.125, 0.125, 0.125, 0], rel=0.05)
+
+
+def test_noise_of_moves_is_a_share_of_them():
+    moved = disturbed_often(Noise(share=0.5, of="moves"))
+    assert moved.mean(0) == pytest.approx(WANTED, abs=5e-3)
+    # As much in every direction of space, turns only about the axis that is being turned.
     assert moved.std(0) == pytest.approx([0.02, 0.02, 0.02, 0, 0, 0.1, 0], rel=0.05)
     still = np.array([0, 0, 0, 0, 0, 0, 1.0], np.float32)
-    assert disturbed(still, 0.5, space, rng).tolist() == still.tolist()
+    assert (disturbed_often(Noise(share=0.5, of="moves"), still) == still).all()
+    places = replace(INFO.action_space, control="end_effector_absolute")
     with pytest.raises(ConfigError, match="how to change, not where to be"):
-        disturbed(wanted, 0.5, replace(space, control="end_effector_absolute"), rng)
+        disturbed_often(Noise(share=0.5, of="moves"), WANTED, places)
+
+
+def test_an_expert_with_noise_of_moves_arrives(tmp_path):
+    config = RolloutConfig(
+        tasks=("lift",),
+        episodes=2,
+        out=tmp_path,
+        workers=0,
+        films=0,
+        size=(16, 16),
+        noise=0.4,
+        noise_of="moves",
+    )
+    assert rollout(config, "expert").overall.successes == 2
+    with pytest.raises(CheckpointError, match="noise_of was 'moves', now it is 'limits'"):
+        rollout(replace(config, noise_of="limits"), "expert")
 
 
 def test_recorded_actions_replayed_do_what_they_did(demonstrations):

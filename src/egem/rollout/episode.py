@@ -38,6 +38,21 @@ _FILM_EVERY: Final = 2
 """Steps between two frames of a film."""
 
 
+NoiseOf = Literal["limits", "moves"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noise:
+    """What disturbs an expert."""
+
+    share: float
+    """Standard deviation, as a share of what `of` says."""
+    of: NoiseOf = "limits"
+    """`limits`: of each number's limit, always: it strays far, arrives nowhere exactly, and sometimes fails. `moves`: of
+    how far it moves (of the longest translation for each of the three, of itself for every other number): much on
+    the way, little where it is exact, never about axes that it does not turn."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """An episode to be played."""
@@ -48,8 +63,8 @@ class Job:
     actor: Actor
     execute: int | None = None
     """Actions of a chunk that are carried out before the policy looks again; None: all."""
-    noise: float = 0.0
-    """Of the expert's executed actions; see `disturbed`. What is recorded stays clean."""
+    noise: Noise | None = None
+    """Of the expert's executed actions; what is recorded stays clean."""
     actions: Float[np.ndarray, "step action"] | None = None
     """To be replayed."""
     film: str | None = None
@@ -122,30 +137,35 @@ def play(environment: Environment, job: Job, ask: Ask) -> dict[str, Any]:
 
 
 def disturbed(
-    action: Float[np.ndarray, "action"], noise: float, space: ActionSpace, rng: np.random.Generator
+    action: Float[np.ndarray, "action"],
+    noise: Noise,
+    limits: Float[np.ndarray, "action"],
+    space: ActionSpace,
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, "action"]:
-    """An action with normal noise in proportion to it, so that what is shown is how to correct a course.
-
-    Noise of one size would keep the expert from ever arriving, and turn the gripper about axes that it never turns
-    back: policies learned to close it beside the thing.
+    """An action with normal noise, so that what is shown is how to correct a course.
 
     Args:
-        action: small changes, as the expert wants them.
-        noise: standard deviation as a share of the action: of its longest translation for each of the three, of itself
-            for every other number. Grippers stay as they are.
-        space: says what the numbers are.
+        action: as the expert wants it.
+        noise: how much, and of what.
+        limits: the largest value of each number.
+        space: says what the numbers are; grippers stay as they are.
         rng: of the noise.
 
     Raises:
-        ConfigError: the numbers are places, not changes.
+        ConfigError: noise of moves, and the numbers are places, not changes.
     """
-    if space.control in ("end_effector_absolute", "joint_position"):
-        raise ConfigError(f"noise is for actions that say how to change, not where to be ({space.control}).")
-    scale = np.abs(action)
-    if space.control == "end_effector_delta":
-        scale[:3] = scale[:3].max()
+    scale = np.array(limits, np.float64)
+    if noise.of == "moves":
+        if space.control in ("end_effector_absolute", "joint_position"):
+            raise ConfigError(
+                f"noise of moves is for actions that say how to change, not where to be ({space.control})."
+            )
+        scale = np.abs(action).astype(np.float64)
+        if space.control == "end_effector_delta":
+            scale[:3] = scale[:3].max()
     scale[list(space.gripper_dims)] = 0
-    return action + rng.normal(0, 1, len(action)) * noise * scale
+    return action + rng.normal(0, 1, len(action)) * noise.share * scale
 
 
 class _Actor:
@@ -184,10 +204,10 @@ class _Actor:
             self._names.append(move.subtask)
             # As the recording will hold it, so that a replay repeats it exactly.
             wanted = np.clip(move.action, low, high).astype(np.float32)
-            if not self.job.noise:
+            if self.job.noise is None:
                 yield wanted, wanted
                 continue
-            moved = disturbed(wanted, self.job.noise, info.action_space, self._rng)
+            moved = disturbed(wanted, self.job.noise, high, info.action_space, self._rng)
             yield np.clip(moved, low, high).astype(np.float32), wanted
 
     def _policy(self, observation: Observation) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -20,7 +20,7 @@ from egem.environments import ENVIRONMENTS, EnvironmentOptions, check_policy
 from egem.environments.environment import DEMONSTRATION_SEED, Environment, EnvironmentInfo, check_task
 from egem.evaluation.journal import Journal
 from egem.policy import DepthGuess, Explains, Observation, Policy
-from egem.rollout.episode import Actor, Job, Reply, play
+from egem.rollout.episode import Actor, Job, Noise, NoiseOf, Reply, play
 from egem.rollout.recording import read_notes, write_dataset
 from egem.rollout.renamed import renamed
 from egem.rollout.summary import Summary, summarise, write_summary
@@ -52,7 +52,10 @@ class RolloutConfig:
     rename: tuple[str, ...] = ()
     """POLICY=ENVIRONMENT: cameras that the policy's training data called otherwise, e.g. image_0=image."""
     noise: float = 0.0
-    """Of the expert's executed actions, as a share of how far each moves; what is recorded stays clean."""
+    """Of the expert's executed actions, as a share of what `noise_of` says; what is recorded stays clean."""
+    noise_of: NoiseOf = "limits"
+    """`limits` of the actions: strays far, arrives nowhere exactly. `moves`: how far each action
+    goes, so that the expert arrives."""
     films: int = 1
     """Episodes of each task that are filmed: RGB, the simulator's depth, and the depth that a checkpoint draws."""
     batched: bool = False
@@ -164,6 +167,8 @@ def _play_all(
         parts = [(Path(job.record or ""), entry) for job, entry in zip(jobs, entries, strict=True)]
         kept = [(path, entry) for path, entry in parts if entry["status"] == "success"]
         settings = {"size": list(options.size), "scenery": config.scenery, "noise": config.noise}
+        if config.noise:
+            settings["noise_of"] = config.noise_of
         write_dataset(kept, info, config.record, settings)
         shutil.rmtree(config.out / "parts")
     return summary
@@ -276,9 +281,10 @@ def _jobs(config: RolloutConfig, actor: str, info: EnvironmentInfo) -> list[Job]
                 jobs.append(Job(task=task, seed=seed, actor="replay", actions=actions))
         return [_with_film(job, config, number) for number, job in _numbered(jobs)]
     kind: Actor = "expert" if actor == "expert" else "policy"
+    noise = Noise(share=config.noise, of=config.noise_of) if config.noise else None
     first = config.seed if config.seed is not None else (DEMONSTRATION_SEED if config.record else 0)
     jobs = [
-        Job(task=task, seed=first + k, actor=kind, execute=config.execute, noise=config.noise)
+        Job(task=task, seed=first + k, actor=kind, execute=config.execute, noise=noise)
         for k in range(config.episodes)
         for task in tasks
     ]
@@ -326,6 +332,7 @@ def _identity(
         "actor": actor,
         "execute": config.execute,
         "noise": config.noise,
+        "noise_of": config.noise_of if config.noise else "",
         "size": list(options.size),
         "scenery": config.scenery,
         "batched": config.batched,

@@ -42,7 +42,7 @@ class PolicyRecipe:
     tasks: tuple[str, ...] = ("lift", "place_on", "place_in", "push_to_side", "stack")
     demonstrations: int = 200
     """Of each task."""
-    noise: float = 0.4
+    noise: float = 0.2
     """Of the expert's executed actions (what is recorded stays clean), so that policies see how to recover."""
     size: tuple[int, int] = (96, 96)
     expert_steps: int = 3000
