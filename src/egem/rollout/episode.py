@@ -48,9 +48,9 @@ class Noise:
     share: float
     """Standard deviation, as a share of what `of` says."""
     of: NoiseOf = "limits"
-    """`limits`: of each number's limit, always: it strays far, arrives nowhere exactly, and sometimes fails. `moves`: of
-    how far it moves (of the longest translation for each of the three, of itself for every other number): much on
-    the way, little where it is exact, never about axes that it does not turn."""
+    """`limits`: of each number's limit, always: it strays far, arrives nowhere exactly, and sometimes fails.
+    `moves`: of how far it moves (of the longest translation for each of the three, of itself for every other number):
+    much on the way, little where it is exact, never about axes that it does not turn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
