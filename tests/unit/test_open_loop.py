@@ -45,8 +45,10 @@ class Knows:
 class SaysAlways:
     """One chunk for everything."""
 
-    def __init__(self, chunk, info=INFO):
-        self.chunk, self.info = chunk, info
+    info = INFO
+
+    def __init__(self, chunk):
+        self.chunk = chunk
 
     def act(self, observations, *, previous=None, committed=None, seed=None):
         return [self.chunk for _ in observations]
@@ -91,11 +93,11 @@ def test_changes_add_up_and_places_do_not():
     done = np.zeros((2, 3, 7))
     done[1, :, 0] = 1.0
     wrong = done + np.array([0.5, 0, 0, 0, 0, 0, 0.25])
-    moved = errors(wrong, done, SaysAlways(None))
+    moved = errors(wrong, done, SPACE)
     assert (moved[0].first, moved[0].end, moved[0].end_spread) == (0.5, 1.5, 1.5)
     assert (moved[6].first, moved[6].end) == (0.25, 0.25)
-    places = replace(INFO, action_space=replace(SPACE, control="end_effector_absolute"))
-    assert errors(wrong, done, SaysAlways(None, places))[0].end == 0.5
+    places = replace(SPACE, control="end_effector_absolute")
+    assert errors(wrong, done, places)[0].end == 0.5
 
 
 def test_few_windows_are_the_same_ones_each_time(episodes, dataset):
@@ -126,3 +128,14 @@ def test_experts_have_no_chunks_to_compare(dataset, capsys):
         main(["rollout", "expert", "--open-loop", str(dataset)])
     assert ended.value.code == 2
     assert "--open-loop is for a policy" in capsys.readouterr().err
+
+
+def test_what_would_be_played_means_nothing_to_a_comparison(dataset, capsys):
+    for words, named in (
+        (["checkpoint", "--open-loop", str(dataset), "--tasks", "lift", "--films", "0"], "tasks, films"),
+        (["checkpoint", "--windows", "9"], "--windows is for --open-loop"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["rollout", *words])
+        assert ended.value.code == 2
+        assert named in capsys.readouterr().err

@@ -300,6 +300,24 @@ def test_sizes_of_mixed_sets_are_left_open(folder, tmp_path):
     assert twice == (2 * size[0], 2 * size[1])
 
 
+def test_a_policy_trained_further_wants_the_pictures_it_saw_last(finished, folder, tmp_path):
+    before = CheckpointPolicy.from_checkpoint(finished.run / "model")
+    write_lerobot([resized(episode(9, steps=8), 2)], tmp_path / "large")
+    stage = replace(POLICY_STAGE, steps=1, depth_weight=0.0, learning_rates={"action_expert": 1e-3})
+    further = config_of(
+        folder,
+        run=tmp_path / "further",
+        data=(tmp_path / "large",),
+        language_data=(),
+        checkpoint=finished.run / "model",
+        stages=(stage,),
+    )
+    train(further)
+    after = CheckpointPolicy.from_checkpoint(further.run / "model")
+    assert after.info.picture_sizes == tuple((2 * h, 2 * w) for h, w in before.info.picture_sizes)
+    assert after.normalization == before.normalization
+
+
 def resized(original: Episode, factor: int) -> Episode:
     """The episode with pictures so many times as large, and without depth."""
 

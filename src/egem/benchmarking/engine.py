@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _PICTURES = 32
 _FRAMES = 16
-_PARTS = 48
+_FEWEST_PARTS, _MOST_PARTS, _ITEMS = 8, 48, 100
 _TURNS = 4
 _REFSPATIAL_TURNS = 8
 """Its card: 20 million questions in 2.5 million rows."""
@@ -121,8 +121,8 @@ def _measured(
     items: int,
     config: BenchEngineConfig,
 ) -> dict[str, Any]:
-    # Parts enough that workers end at nearly the same time, whatever their number.
-    items_per_part = max(1, items // _PARTS)
+    # Parts enough that workers end at nearly the same time, but so few that what each costs is not all that is timed.
+    items_per_part = max(1, items // min(max(items // _ITEMS, _FEWEST_PARTS), _MOST_PARTS))
 
     def timed(workers: int, limit: int | None = None) -> tuple[float, float, int]:
         with tempfile.TemporaryDirectory(dir=folder) as out:

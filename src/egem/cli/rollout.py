@@ -1,7 +1,7 @@
 """`egem rollout`: a policy, the scripted expert or recorded actions in a simulated environment."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +37,8 @@ def rollout(arguments: list[str]) -> None:
         """Where a checkpoint computes."""
         open_loop: Path | None = None
         """Only compare the policy's chunks with what was done in this LeRobot dataset: a robot's own will do."""
-        windows: int = 256
-        """Moments to compare, with --open-loop."""
+        windows: int | None = None
+        """Moments to compare, with --open-loop; 256 unless given."""
         config: OmitArgPrefixes[RolloutConfig] = field(default_factory=RolloutConfig)
 
     options = parse(Options, "rollout", arguments)
@@ -48,6 +48,14 @@ def rollout(arguments: list[str]) -> None:
             "say whose actions are to be played: one of CHECKPOINT, expert, random, --policy ws://host:port, "
             "or --replay DATASET."
         )
+    if options.windows is not None and options.open_loop is None:
+        raise ConfigError("--windows is for --open-loop; leave it out.")
+    if options.open_loop is not None:
+        played = [f.name for f in fields(RolloutConfig) if getattr(options.config, f.name) != f.default]
+        if played:
+            raise ConfigError(
+                f"--open-loop plays nothing, so {', '.join(played)} mean nothing to it; leave them out."
+            )
     actor, policy = _actor(options.actor, options.policy, options.device)
     if options.open_loop is not None:
         if policy is None:
@@ -55,7 +63,8 @@ def rollout(arguments: list[str]) -> None:
         from egem.rollout.open_loop import open_loop
         from egem.rollout.open_loop import table as errors_table
 
-        print(errors_table(open_loop(policy, options.open_loop, num_windows=options.windows)))
+        num_windows = 256 if options.windows is None else options.windows
+        print(errors_table(open_loop(policy, options.open_loop, num_windows=num_windows)))
         return
     summary = play_all(options.config, actor, policy)
     if summary.note:

@@ -93,7 +93,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         Whether it is held: False if another process has it and there is no waiting.
 
     Raises:
-        EgemError: the file cannot be written.
+        EgemError: the file cannot be written, or its disk has no locks.
     """
     with disk_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,11 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         try:
             # A record lock, because children that outlive a killed process would inherit the other kind.
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise EgemError(
+                    f"{path} cannot be locked: {error.strerror}; choose a folder on another disk."
+                ) from error
             yield False
             return
         yield True

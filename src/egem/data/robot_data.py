@@ -163,12 +163,10 @@ class RobotData:
             )
         if not self.cameras:
             raise ConfigError(f"{self.sets[0].name} has no camera; a policy needs at least one.")
-        self.picture_sizes: tuple[tuple[int, int], ...] = ()
-        """Height and width of each camera's pictures; empty where the sets differ."""
         for each in self.sets:
             episode = each.episode(0)
             require_match(
-                self.info("of these options"),
+                self._info("of these options"),
                 each.name,
                 cameras=episode.cameras,
                 state_dim=0 if episode.states is None else episode.states.shape[1],
@@ -176,7 +174,6 @@ class RobotData:
                 control_hz=self._control_hz(episode),
                 state_names=self._state_names(episode),
             )
-        self.picture_sizes = self._first_sizes()
         self._members, lengths = self._kept()
         self._ends = np.cumsum(lengths - self.stride + 1)
         self._opened = functools.lru_cache(maxsize=_OPEN_EPISODES)(self._read)
@@ -205,7 +202,10 @@ class RobotData:
         return digest.hexdigest()
 
     def info(self, name: str) -> PolicyInfo:
-        """What a policy that is trained on these windows wants and gives."""
+        """What a policy that is trained on these windows wants and gives; reads the first pictures."""
+        return replace(self._info(name), picture_sizes=self.picture_sizes())
+
+    def _info(self, name: str) -> PolicyInfo:
         return PolicyInfo(
             name=name,
             cameras=self.cameras,
@@ -214,7 +214,6 @@ class RobotData:
             horizon=self.options.horizon,
             control_hz=self.control_hz,
             state_names=self.state_names,
-            picture_sizes=self.picture_sizes,
         )
 
     def place(self, window: int) -> tuple[int, int]:
@@ -310,8 +309,8 @@ class RobotData:
             )
         return members, np.array(lengths, np.int64)
 
-    def _first_sizes(self) -> tuple[tuple[int, int], ...]:
-        """Of each camera, by the first picture of each set; none if the sets differ."""
+    def picture_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each camera's first picture; none if the sets differ, or one cannot be read."""
         try:
             found = {
                 tuple(each.episode(0).cameras[name].frames.read([0])[0].shape[:2] for name in self.cameras)

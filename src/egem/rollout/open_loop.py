@@ -15,6 +15,7 @@ from egem.core.errors import ConfigError
 from egem.data.actions import chunk_of
 from egem.data.robot_data import EpisodeOptions, RobotData
 from egem.data_engine.episodes.lerobot import LeRobotDataset
+from egem.episodes import ActionSpace
 from egem.matching import require_match
 from egem.policy import Observation, Policy
 
@@ -60,16 +61,15 @@ def open_loop(
         observations = [_observation(data, *window) for window in windows[first : first + _BATCH]]
         given += policy.act(observations, seed=seed + first)
     done = [_chunk(data, *window) for window in windows]
-    return errors(np.stack(given), np.stack(done), policy)
+    return errors(np.stack(given), np.stack(done), policy.info.action_space)
 
 
 def errors(
     given: Float[np.ndarray, "window horizon action"],
     done: Float[np.ndarray, "window horizon action"],
-    policy: Policy,
+    space: ActionSpace,
 ) -> tuple[OpenLoopError, ...]:
     """See `OpenLoopError`."""
-    space = policy.info.action_space
     changes = space.control in ("end_effector_delta", "joint_velocity")
     # A gripper's number is a place whatever the others are.
     sums = [changes and number not in space.gripper_dims for number in range(space.dim)]

@@ -166,9 +166,7 @@ def _play_all(
     if config.record is not None:
         parts = [(Path(job.record or ""), entry) for job, entry in zip(jobs, entries, strict=True)]
         kept = [(path, entry) for path, entry in parts if entry["status"] == "success"]
-        settings = {"size": list(options.size), "scenery": config.scenery, "noise": config.noise}
-        if config.noise:
-            settings["noise_of"] = config.noise_of
+        settings = {"size": list(options.size), "scenery": config.scenery, **_noise(config)}
         write_dataset(kept, info, config.record, settings)
         shutil.rmtree(config.out / "parts")
     return summary
@@ -294,6 +292,11 @@ def _jobs(config: RolloutConfig, actor: str, info: EnvironmentInfo) -> list[Job]
     return [replace(job, record=str(config.out / "parts" / f"{_file_name(job)}.npz")) for job in jobs]
 
 
+def _noise(config: RolloutConfig) -> dict[str, Any]:
+    """As it is stored: without noise nobody asks of what, and rollouts begun before there was a choice go on."""
+    return {"noise": config.noise, **({"noise_of": config.noise_of} if config.noise else {})}
+
+
 def _numbered(jobs: Sequence[Job]) -> Iterator[tuple[int, Job]]:
     """Each with its number among the jobs of its task."""
     counts: dict[str, int] = {}
@@ -331,8 +334,7 @@ def _identity(
         "note": info.note,
         "actor": actor,
         "execute": config.execute,
-        "noise": config.noise,
-        "noise_of": config.noise_of if config.noise else "",
+        **_noise(config),
         "size": list(options.size),
         "scenery": config.scenery,
         "batched": config.batched,

@@ -140,7 +140,7 @@ def _with_expert(model: GEM, data: RobotData, config: TrainConfig) -> GEMVLA:
             f"expert_conditioning is '{wanted}'; leave it out, or start from a checkpoint without an expert."
         )
     if isinstance(model, GEMVLA) and model.policy_files:
-        info, _ = read_policy_files(model, str(config.checkpoint))
+        info, normalization = read_policy_files(model, str(config.checkpoint))
         if info.horizon != data.options.horizon:
             raise ConfigError(
                 f"{config.checkpoint} gives chunks of {info.horizon} actions, horizon is {data.options.horizon}; set "
@@ -159,6 +159,9 @@ def _with_expert(model: GEM, data: RobotData, config: TrainConfig) -> GEMVLA:
             control_hz=data.control_hz,
             state_names=data.state_names,
         )
+        # It goes on with these pictures, of whatever size the ones before were.
+        info = replace(info, picture_sizes=data.picture_sizes())
+        model.policy_files = policy_files(info, normalization)
         return model
     if not isinstance(model, GEMVLA):
         expert = expert_config(
