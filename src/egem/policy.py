@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from egem.core.errors import ConfigError
 from egem.episodes import ActionSpace
 
 
@@ -44,6 +45,18 @@ class PolicyInfo:
     """Height and width of each camera's pictures in the data that it was trained on; empty where not known or mixed."""
     fingerprint: str = ""
     """Of its checkpoint's files, where they are known: two policies of one name can be told apart by it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ConfigError: picture sizes for another number of cameras.
+        """
+        if self.picture_sizes and len(self.picture_sizes) != len(self.cameras):
+            raise ConfigError(
+                f"picture_sizes has {len(self.picture_sizes)} sizes for the {len(self.cameras)} cameras "
+                f"{', '.join(self.cameras)}; give one height and width for each, or none."
+            )
 
 
 @runtime_checkable

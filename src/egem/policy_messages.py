@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from egem.core.errors import ProtocolError
+from egem.core.errors import ConfigError, ProtocolError
 from egem.episodes import ActionSpace
 from egem.policy import Observation, PolicyInfo
 
@@ -102,7 +102,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> PolicyInfo:
                 names=tuple(space["names"]),
             ),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ProtocolError(f"the metadata of the server at {where} are incomplete: {error}.") from error
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.processes import locked_elsewhere
 
 from egem.cli import main
 from egem.records import Answer, DepthFile, ImageFile, Message, Record
@@ -260,6 +261,19 @@ def test_incomplete_and_foreign_checkpoints(tmp_path, records, capsys):
     shutil.move(tmp_path / "gone", tmp_path / "model" / "connector.safetensors")
     (tmp_path / "model" / "backbone" / "model.safetensors").write_bytes(b"torn")
     assert "backbone cannot be loaded" in refused(capsys, *ask)
+
+
+def test_two_evaluations_into_one_folder(tmp_path, records, capsys):
+    assert main(["init", "--out", str(tmp_path / "model")]) is None
+    capsys.readouterr()
+    out = tmp_path / "scores"
+    with locked_elsewhere(out / f"records-{str(records).replace('/', '-')}" / ".lock"):
+        message = refused(
+            capsys, "eval", tmp_path / "model", "--benchmarks", f"records:{records}", "--out", out
+        )
+    assert "another evaluation writes into" in message
+    assert "choose another --out" in message
+    assert not list(out.rglob("answers.jsonl"))
 
 
 def test_full_disk_while_saving(tmp_path, capsys, monkeypatch):

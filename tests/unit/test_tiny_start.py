@@ -1,5 +1,6 @@
 """How the shipped start is made: towers grow without changing what they compute, cells are read off layouts."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -95,7 +96,8 @@ def test_places_are_the_cells_of_the_thing_that_is_meant(described) -> None:
     assert seen == {"color_of", "point_at_object"}
 
 
-def test_read_outs_improve_and_the_checkpoint_is_written(described, tmp_path, caplog) -> None:
+@pytest.mark.parametrize("with_depth", [True, False])
+def test_read_outs_improve_and_the_checkpoint_is_written(described, tmp_path, caplog, with_depth) -> None:
     build("tiny").save_pretrained(tmp_path / "from")
     config = ReadOutConfig(
         data=(described,),
@@ -104,18 +106,23 @@ def test_read_outs_improve_and_the_checkpoint_is_written(described, tmp_path, ca
         batch_size=3,
         workers=0,
         device="cpu",
+        with_depth=with_depth,
     )
     errors = []
     with caplog.at_level("INFO"):
         for steps in (1, 12):
             assert train_with_read_out(replace(config, steps=steps, warmup_steps=2)) == config.out
-            errors.append(caplog.records[-1].args[-3:])
-    assert all(last < 0.9 * first for first, last in zip(*errors, strict=True))
+            told = re.findall(r"(\w+) (\d+\.\d+)", caplog.records[-1].getMessage())
+            errors.append({name: float(value) for name, value in told})
+    assert set(errors[0]) == {"language", "cells", "places", *(("flow", "depth") if with_depth else ())}
+    for name in set(errors[0]) - {"language", "flow"}:
+        assert errors[1][name] < 0.9 * errors[0][name], name
     trained, before = GEM.from_pretrained(config.out), GEM.from_pretrained(config.checkpoint)
     assert {parameter.dtype for parameter in trained.parameters()} == {torch.bfloat16}
     for part in ("backbone", "connector", "depth_head"):
         (name, new), *_ = getattr(trained, part).named_parameters()
-        assert not torch.equal(new.float(), before.get_parameter(f"{part}.{name}")), part
+        old = before.get_parameter(f"{part}.{name}").to(torch.bfloat16)
+        assert torch.equal(new, old) == (part != "backbone" and not with_depth), part
 
 
 def test_patches_are_those_of_their_tokens() -> None:

@@ -14,7 +14,7 @@ import torch
 from tests.tiny import write_checkpoint
 from tests.training_runs import numbers, write_records
 
-from egem.core.errors import CheckpointError, ConfigError, EgemError, RecordError
+from egem.core.errors import CheckpointError, ConfigError, EgemError, ProtocolError, RecordError
 from egem.data.actions import EpisodeWindows
 from egem.data.augment import Augmentation
 from egem.data.normalization import Normalization
@@ -275,7 +275,10 @@ def test_a_policy_wants_pictures_of_its_training_datas_size(finished, folder):
     (height, width), *_ = policy.info.picture_sizes
     assert policy.info.picture_sizes == data.info("data").picture_sizes
     assert len(policy.info.picture_sizes) == len(policy.info.cameras)
-    assert from_metadata(to_metadata(policy.info), "here") == policy.info
+    told = to_metadata(policy.info)
+    assert from_metadata(told, "here") == policy.info
+    with pytest.raises(ProtocolError, match=r"picture_sizes has 5 sizes for the \d cameras"):
+        from_metadata({**told, "picture_sizes": [[height, width]] * 5}, "there")
     images = {
         name: np.zeros((*size, 3), np.uint8)
         for name, size in zip(policy.info.cameras, policy.info.picture_sizes, strict=True)

@@ -1,6 +1,7 @@
 """`egem eval`: scores with counts and confidence intervals."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from tyro.conf import Positional
 
 from egem.cli.options import parse
 from egem.core.errors import ConfigError
+from egem.core.files import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,14 @@ def _run(options: EvaluateOptions) -> None:
         if isinstance(model, AnswersFile):
             model.check(benchmark.name, (record.id for record in benchmark.questions()))
         folder = out / benchmark.name.replace(":", "-").replace("/", "-")
-        share_work(benchmark, model, folder, running, world)
-        if world.is_first:
+        with locked(folder / ".lock", wait=False) if world.is_first else nullcontext(True) as mine:
+            if not mine:
+                raise ConfigError(
+                    f"another evaluation writes into {folder}; wait for it, or choose another --out."
+                )
+            share_work(benchmark, model, folder, running, world)
+            if not world.is_first:
+                continue
             scores = run(benchmark, model, folder, running)
             print((folder / "scores.md").read_text())
             evaluated.append(

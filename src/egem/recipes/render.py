@@ -1,6 +1,6 @@
-"""Records from the embedded world: views are drawn and asked about by several processes.
+"""Records from an embedded world: views are drawn and asked about by several processes.
 
-View `i` depends on `(seed, i, split, size)` alone, so the shards are the same whatever the number of workers.
+View `i` depends on `(world, seed, i, split, size)` alone, so the shards are the same whatever the number of workers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +24,8 @@ CHUNK = 24
 class RenderConfig:
     """What to draw and how much to ask."""
 
+    world: str = "tabletop"
+    """tabletop, or balls: six colours, one shape, learned in minutes."""
     num: int = 1000
     """Views to draw."""
     seed: int = 0
@@ -31,8 +33,8 @@ class RenderConfig:
     """Height and width in pixels."""
     split: str = "train"
     """train, held_out, new_cameras or new_objects."""
-    cameras: tuple[str, ...] = ("front", "side", "wrist")
-    """Cameras to take in turn."""
+    cameras: tuple[str, ...] = ()
+    """Cameras to take in turn; if empty, all of the world's (tabletop: front, side and wrist)."""
     questions: int = 12
     """Questions about each view."""
     skills: tuple[str, ...] = ()
@@ -42,10 +44,10 @@ class RenderConfig:
 
 
 def render(config: RenderConfig, out: Path) -> Manifest:
-    """Draw views of the tabletop world, ask about them, and write the records to the folder `out`.
+    """Draw views of a world, ask about them, and write the records to the folder `out`.
 
     Raises:
-        ConfigError: a number, split or camera makes no sense, or `out` exists.
+        ConfigError: a number, world, split or camera makes no sense, or `out` exists.
         RenderError: no renderer can be had.
     """
     _check(config)
@@ -63,14 +65,17 @@ def render(config: RenderConfig, out: Path) -> Manifest:
 
 def _check(config: RenderConfig) -> None:
     from egem.data_engine.skills import SKILLS
-    from egem.worlds.tabletop import CAMERAS, SPLITS
+    from egem.worlds import WORLDS
 
+    if config.world not in WORLDS:
+        raise unknown_name("world", config.world, WORLDS)
+    world = WORLDS[config.world]
     for name, value in (("num", config.num), ("questions", config.questions), ("size", min(config.size))):
         if value < 1:
             raise ConfigError(f"--{name} is {value}; it must be at least 1.")
     for kind, given, known in (
-        ("split", (config.split,), SPLITS),
-        ("camera", config.cameras, CAMERAS),
+        ("split", (config.split,), world.splits),
+        ("camera", config.cameras, world.cameras),
         ("skill", config.skills, SKILLS),
     ):
         for name in given:
@@ -97,11 +102,17 @@ def _chunk(config: RenderConfig, start: int) -> tuple[int, list[Record]]:
 def draw_and_ask(config: RenderConfig, start: int, num: int) -> list[Record]:
     """The records of views `start` to `start + num`: what one worker does."""
     from egem.data_engine import ask
-    from egem.worlds.tabletop import scenes
+    from egem.worlds import WORLDS
 
     records = []
-    drawn = scenes(
-        config.seed, num, start=start, size=config.size, split=config.split, cameras=config.cameras
+    world = WORLDS[config.world]
+    drawn = world.scenes(
+        config.seed,
+        num,
+        size=config.size,
+        split=config.split,
+        cameras=config.cameras or world.cameras,
+        start=start,
     )
     for index, scene in enumerate(drawn, start):
         rng = np.random.default_rng([config.seed, index])

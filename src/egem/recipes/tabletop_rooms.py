@@ -85,7 +85,7 @@ def export_config(config: RenderConfig, out: Path) -> None:
         ConfigError: an option is set that only records have; or see `export_tabletop_rooms`.
     """
     default = RenderConfig()
-    for name in ("cameras", "questions", "skills", "workers"):
+    for name in ("world", "cameras", "questions", "skills", "workers"):
         if getattr(config, name) != getattr(default, name):
             raise ConfigError(f"--{name} means nothing for 3D scenes; leave it out, or render records.")
     export_tabletop_rooms(out, config.num, seed=config.seed, split=config.split, size=config.size)

@@ -76,6 +76,8 @@ class ReadOutConfig:
     language_weight: float = 0.3
     cell_weight: float = 0.2
     place_weight: float = 0.3
+    with_depth: bool = True
+    """Also teach to draw, and to read depth out of the tokens; without, the backbone sees but knows no depth."""
     save_every: int = 1000
     workers: int = 1
     device: str = "auto"
@@ -107,19 +109,23 @@ class ReadOut(nn.Module):
         self,
         hidden: Float[Tensor, "sample token hidden"],
         tokens: Float[Tensor, "image patch hidden"],
-        model: GEM,
         batch: Batch,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-        """Squared error of encoded depth where it was read; mean cross entropies of the cells' two names, of places."""
-        truth, valid = token_patches(model, batch)
-        depth = (self.depth(tokens) - truth).square()[valid].mean()
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Mean cross entropies of the cells' two names, and of the places that questions are about."""
         names = [
             functional.cross_entropy(
                 linear(tokens).flatten(0, 1), targets.flatten(), ignore_index=IGNORE_LABEL
             )
             for linear, targets in zip(self.names, self._targets(batch, tokens.shape[1]), strict=True)
         ]
-        return depth, torch.stack(names).mean(), self._places(hidden, tokens, batch)
+        return torch.stack(names).mean(), self._places(hidden, tokens, batch)
+
+    def depth_error(
+        self, tokens: Float[Tensor, "image patch hidden"], model: GEM, batch: Batch
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of encoded depth, where it was read."""
+        truth, valid = token_patches(model, batch)
+        return (self.depth(tokens) - truth).square()[valid].mean()
 
     def _places(
         self,
@@ -187,24 +193,26 @@ def train_with_read_out(config: ReadOutConfig) -> Path:
             group["lr"] = config.learning_rate * _factor(step, config)
         hidden = model.backbone(batch)
         tokens, _ = model.backbone.image_tokens(hidden, batch)
-        patch_error, cell_error, place_error = read_out.losses(hidden, tokens, model, batch)
+        cell_error, place_error = read_out.losses(hidden, tokens, batch)
         language_sum, language_count = model.backbone.language_loss(hidden, batch)
-        depth_sum, depth_count = model.depth_loss(hidden, batch, generator=generator)
-        language, flow = language_sum / language_count, depth_sum / depth_count
-        read = (
-            DEPTH_WEIGHT * patch_error + config.cell_weight * cell_error + config.place_weight * place_error
+        language = language_sum / language_count
+        losses = {"language": language, "cells": cell_error, "places": place_error}
+        total = (
+            config.language_weight * language
+            + config.cell_weight * cell_error
+            + config.place_weight * place_error
         )
-        (flow + read + config.language_weight * language).backward()
+        if config.with_depth:
+            depth_sum, depth_count = model.depth_loss(hidden, batch, generator=generator)
+            losses |= {"flow": depth_sum / depth_count, "depth": read_out.depth_error(tokens, model, batch)}
+            total = total + losses["flow"] + DEPTH_WEIGHT * losses["depth"]
+        total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 50 == 0 or step == config.steps:
-            logger.info(
-                "step %d of %d: language %.3f, flow %.3f, read-out of depth %.4f, of cells %.3f, of places %.3f",
-                step,
-                config.steps,
-                *(loss.detach() for loss in (language, flow, patch_error, cell_error, place_error)),
-            )
+            told = ", ".join(f"{name} {float(loss.detach()):.4f}" for name, loss in losses.items())
+            logger.info("step %d of %d: %s", step, config.steps, told)
         if step % config.save_every == 0 or step == config.steps:
             _save(model, config.out)
     return config.out

@@ -17,7 +17,7 @@ import torch
 
 from egem.core.config import load_json, save_json
 from egem.core.errors import ConfigError
-from egem.core.files import locked
+from egem.core.files import locked, new_folder
 from egem.models.depth_codec import PixelCodecConfig
 from egem.models.gem import GEM
 from egem.models.presets import PRESETS, Preset, build
@@ -26,6 +26,7 @@ from egem.recipes.study.arms import ARMS, Arm
 from egem.recipes.study.plan import StudyRun
 from egem.recipes.study.recipe import StudyRecipe
 from egem.recipes.tiny import tiny_describe
+from egem.recipes.tiny_start import ReadOutConfig, train_with_read_out
 from egem.shards import MANIFEST
 from egem.training.config import StageConfig, TrainConfig
 from egem.training.loop import train
@@ -98,8 +99,28 @@ class Study:
             log_every=50,
             trackers=(),
         )
+        looking = self.out / "looking"
         with locked(lock_of(self.out, "seeing")):
-            return trained(config, lambda: build(PRESETS["tiny"], seed=config.seed)) / MODEL_LINK
+            seen = trained(config, lambda: build(PRESETS["tiny"], seed=config.seed)) / MODEL_LINK
+            if not recipe.looking_steps:
+                return seen
+            if not looking.exists():
+                with new_folder(looking) as folder:
+                    train_with_read_out(
+                        ReadOutConfig(
+                            data=config.data,
+                            checkpoint=seen,
+                            out=folder / MODEL_LINK,
+                            steps=recipe.looking_steps,
+                            batch_size=recipe.seeing_batch,
+                            max_turns=recipe.seeing_turns + 1,
+                            language_weight=1.0,
+                            with_depth=False,
+                            workers=self.workers,
+                            device=self.device,
+                        )
+                    )
+        return looking / MODEL_LINK
 
     def start(self, run: StudyRun, arm: Arm) -> GEM:
         """The model a run starts from when there is no depth head yet: the same backbone in every arm.

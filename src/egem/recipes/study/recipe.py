@@ -10,10 +10,8 @@ from egem.recipes.render import RenderConfig
 PARTS = (0.1, 0.2, 0.7)
 """The training views come in three folders, so that the first, and the first two, are 10 and 30 % of them."""
 
-DEPTH_SKILLS = ("nearer_object", "nearer_point", "point_depth", "camera_distance")
-"""Answered by depth at one or two places of the picture."""
-OTHER_SKILLS = ("object_distance", "camera_side")
-"""Distance between two things; left and right, for which no depth is needed."""
+DEPTH_SKILLS = ("nearer_object", "extreme_object", "nearer_point", "point_depth", "camera_distance")
+"""Answered by depth at one or a few places of the picture; a study asks some of them."""
 SEEING_SKILLS = (
     "caption",
     "layout",
@@ -32,9 +30,18 @@ class StudyRecipe:
     """Everything that decides a run's numbers besides its arm, regime and seed."""
 
     name: str
+    world: str = "tabletop"
     size: tuple[int, int] = (96, 96)
     cameras: tuple[str, ...] = ("front", "side")
-    skills: tuple[str, ...] = (*DEPTH_SKILLS, *OTHER_SKILLS)
+    skills: tuple[str, ...] = (
+        "nearer_object",
+        "nearer_point",
+        "point_depth",
+        "camera_distance",
+        "object_distance",
+        "camera_side",
+    )
+    """Most are answered by depth at a place or two (`DEPTH_SKILLS`); left and right needs none."""
     views: int = 6000
     """Training views."""
     questions: int = 10
@@ -44,10 +51,13 @@ class StudyRecipe:
     seen_views: int = 16_000
     """Views that the backbone is pre-trained to describe; others than the training views."""
     seen_questions: int = 9
+    seen_skills: tuple[str, ...] = SEEING_SKILLS
     seen_seed: int = 31
     seeing_steps: int = 2400
     seeing_batch: int = 16
     seeing_turns: int = 3
+    looking_steps: int = 0
+    """Then so many steps with read-outs of what each visual token shows and of where each question looks."""
 
     connector_steps: int = 20
     head_steps: int = 300
@@ -94,7 +104,11 @@ class StudyRecipe:
     def training_data(self) -> tuple[RenderConfig, ...]:
         """What to render for training, part after part."""
         base = RenderConfig(
-            size=self.size, cameras=self.cameras, questions=self.questions, skills=self.skills
+            world=self.world,
+            size=self.size,
+            cameras=self.cameras,
+            questions=self.questions,
+            skills=self.skills,
         )
         return tuple(
             replace(base, num=round(share * self.views), seed=self.render_seed + part)
@@ -104,17 +118,19 @@ class StudyRecipe:
     def described_data(self) -> RenderConfig:
         """What to render for the backbone's pre-training."""
         return RenderConfig(
+            world=self.world,
             num=self.seen_views,
             size=self.size,
             cameras=self.cameras,
             seed=self.seen_seed,
             questions=self.seen_questions,
-            skills=SEEING_SKILLS,
+            skills=self.seen_skills,
         )
 
     def test_data(self) -> dict[str, RenderConfig]:
         """Split -> what to render for scoring."""
         base = RenderConfig(
+            world=self.world,
             size=self.size,
             cameras=self.cameras,
             questions=self.questions,
@@ -152,5 +168,28 @@ def tabletop_gpu() -> StudyRecipe:
     )
 
 
-STUDIES: dict[str, Callable[[], StudyRecipe]] = {"tabletop": tabletop, "tabletop-gpu": tabletop_gpu}
+def balls() -> StudyRecipe:
+    """One processor core: a world of plain balls, 96 x 96 pixels, five skills; about twenty minutes a run."""
+    return StudyRecipe(
+        name="balls",
+        world="balls",
+        cameras=("front",),
+        skills=("nearer_object", "extreme_object", "camera_distance", "nearest_neighbour", "camera_side"),
+        views=8000,
+        questions=15,
+        seen_views=10_000,
+        seen_skills=("layout", "is_there", "point_at_object", "object_at_point"),
+        seeing_steps=1,
+        looking_steps=1500,
+        joint_steps=800,
+        joint_batch=16,
+        turns=8,
+    )
+
+
+STUDIES: dict[str, Callable[[], StudyRecipe]] = {
+    "balls": balls,
+    "tabletop": tabletop,
+    "tabletop-gpu": tabletop_gpu,
+}
 """Name -> function returning the recipe; the command line overrides its fields."""
