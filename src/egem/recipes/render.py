@@ -25,7 +25,7 @@ class RenderConfig:
     """What to draw and how much to ask."""
 
     world: str = "tabletop"
-    """tabletop, or balls: six colours, one shape, learned in minutes."""
+    """tabletop; tasks: how the tabletop robot's tasks begin; balls: six colours, one shape, learned in minutes."""
     num: int = 1000
     """Views to draw."""
     seed: int = 0
@@ -65,7 +65,7 @@ def render(config: RenderConfig, out: Path) -> Manifest:
 
 def _check(config: RenderConfig) -> None:
     from egem.data_engine.skills import SKILLS
-    from egem.worlds import WORLDS
+    from egem.recipes.worlds import WORLDS
 
     if config.world not in WORLDS:
         raise unknown_name("world", config.world, WORLDS)
@@ -102,7 +102,7 @@ def _chunk(config: RenderConfig, start: int) -> tuple[int, list[Record]]:
 def draw_and_ask(config: RenderConfig, start: int, num: int) -> list[Record]:
     """The records of views `start` to `start + num`: what one worker does."""
     from egem.data_engine import ask
-    from egem.worlds import WORLDS
+    from egem.recipes.worlds import WORLDS
 
     records = []
     world = WORLDS[config.world]

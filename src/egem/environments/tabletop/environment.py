@@ -22,11 +22,13 @@ from egem.environments.experts.tabletop import script
 from egem.environments.tabletop import goals, model
 from egem.environments.tabletop.goals import SETTLED_STEPS, Goal, History
 from egem.environments.tabletop.layout import Layout
-from egem.environments.tabletop.scenery import draw_scenery
+from egem.environments.tabletop.scenery import Scenery, draw_scenery
 from egem.environments.tabletop.simulator import CAMERAS, CONTROL_HZ, Simulator
 from egem.environments.tabletop.tasks import TASKS, draw_task
+from egem.environments.tabletop.views import look
 from egem.episodes import ActionSpace
 from egem.policy import Observation
+from egem.scene import Scene
 
 _LIMITS: Final = (*([MAX_STEP_M] * 3), *([MAX_TURN_RAD] * 3), 1.0)
 
@@ -75,6 +77,7 @@ class TabletopEnvironment:
         self._task, self._seed = "", 0
         self._instruction = ""
         self._layout, self._goal = Layout(things=()), Goal()
+        self._scenery: Scenery | None = None
         self._history: History | None = None
         self._lasted = 0
 
@@ -88,8 +91,13 @@ class TabletopEnvironment:
         max_steps = self.begin(task, seed)
         return Start(observation=self.observe(), max_steps=max_steps, meta=self._meta())
 
-    def begin(self, task: str, seed: int) -> int:
+    def begin(self, task: str, seed: int, *, reach: float = 1.0) -> int:
         """Like `reset`, without drawing.
+
+        Args:
+            task: as in `reset`.
+            seed: likewise.
+            reach: how many times as far as usual the gripper may be from its usual first place.
 
         Returns:
             How many actions the episode may have.
@@ -100,7 +108,8 @@ class TabletopEnvironment:
         self._layout, self._goal, self._instruction = draw_task(TASKS[task], rng)
         colors = {thing.color for thing in self._layout.things}
         offset = rng.uniform((-0.03, -0.05, -0.03), (0.03, 0.05, 0.03))
-        self._simulator.write(self._layout, draw_scenery(rng if self._varied else None, colors), offset)
+        self._scenery = draw_scenery(rng if self._varied else None, colors)
+        self._simulator.write(self._layout, self._scenery, reach * offset)
         first = self._simulator.state()
         self._history = History(first=first, near=set(), held=set(), highest=first.things[:, 2].copy())
         self._lasted = 0
@@ -147,6 +156,12 @@ class TabletopEnvironment:
             state=self._simulator.proprioception(),
             instruction=self._instruction,
         )
+
+    def scene(self, camera: str, id: str) -> Scene:
+        """What a camera sees now, with everything that can be asked about it."""
+        self._begun()
+        assert self._scenery is not None
+        return look(self._simulator, self._layout, self._scenery, camera, id)
 
     def state(self) -> Float[np.ndarray, "7"]:
         """The state alone, without drawing."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 
 from egem.core.errors import RenderError
 from egem.environments.environment import Calibration
@@ -199,10 +199,21 @@ class Simulator:
 
     def draw(self, camera: str) -> tuple[np.ndarray, np.ndarray]:
         """RGB (uint8) and metric depth (float32 metres along the optical axis, 0 where nothing is hit)."""
+        image, depth, _ = self.draw_bodies(camera)
+        return image, depth
+
+    def draw_bodies(
+        self, camera: str
+    ) -> tuple[
+        UInt8[np.ndarray, "height width 3"],
+        Float[np.ndarray, "height width"],
+        Int[np.ndarray, "height width"],
+    ]:
+        """As `draw`, and the number of the model's body that each pixel shows, 0 where it is none that can move."""
         if self._painter is None:
             self._painter = Painter(self.model, *self.size)
-        image, depth, _ = self._painter.draw(self.data, self.model.camera(camera).id)
-        return image, depth
+        image, depth, geoms = self._painter.draw(self.data, self.model.camera(camera).id)
+        return image, depth, np.where(geoms < 0, 0, self.model.geom_bodyid[geoms])
 
     def calibration(self, camera: str) -> Calibration:
         """A camera at this moment."""

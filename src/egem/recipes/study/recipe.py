@@ -169,7 +169,7 @@ def tabletop_gpu() -> StudyRecipe:
 
 
 def balls() -> StudyRecipe:
-    """One processor core: a world of plain balls, 96 x 96 pixels, five skills; about twenty minutes a run."""
+    """One processor core: a world of plain balls, 96 x 96 pixels, five skills; a quarter of an hour a run."""
     return StudyRecipe(
         name="balls",
         world="balls",
@@ -179,10 +179,10 @@ def balls() -> StudyRecipe:
         questions=15,
         seen_views=10_000,
         seen_skills=("layout", "is_there", "point_at_object", "object_at_point"),
+        # The read-outs teach from the first step on.
         seeing_steps=1,
         looking_steps=1500,
-        joint_steps=800,
-        joint_batch=16,
+        joint_steps=1200,
         turns=8,
     )
 
