@@ -112,7 +112,7 @@ def test_questions_can_be_asked(drawn):
         ({"split": "new_cameras"}, "unknown split 'new_cameras'"),
         ({"cameras": ("side",)}, "unknown camera 'side'"),
         ({"cameras": ()}, "no camera given"),
-        ({"seed": 100}, "a seed is from 0 to 99"),
+        ({"seed": 100}, "seeds go to 99"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(options, message):

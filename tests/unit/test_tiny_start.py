@@ -8,11 +8,18 @@ import pytest
 import torch
 from tests.tiny import random_batch
 
+from egem.batch import IGNORE_LABEL
 from egem.core.errors import ConfigError
+from egem.data.collate import collate
+from egem.data.loader import depth_placeholder
+from egem.data.prepare import Preparer
+from egem.data_engine.skills.describing import GRID
 from egem.models.gem import GEM
 from egem.models.presets import TINY, build
 from egem.recipes.render import RenderConfig, render
+from egem.recipes.tiny import START
 from egem.recipes.tiny_start import (
+    ReadOut,
     ReadOutConfig,
     cells_of,
     deepened,
@@ -94,6 +101,25 @@ def test_places_are_the_cells_of_the_thing_that_is_meant(described) -> None:
                 assert place % 6 * 1000 / 6 <= x <= (place % 6 + 1) * 1000 / 6
                 assert place // 6 * 1000 / 6 <= y <= (place // 6 + 1) * 1000 / 6
     assert seen == {"color_of", "point_at_object"}
+
+
+def test_a_place_is_to_be_known_before_it_is_said(described) -> None:
+    groups, preparer = RecordGroups([described]), Preparer.from_checkpoint(START)
+    cells = cells_of(groups)
+    places = places_of(groups, cells)
+    record = next(r for records in groups for r in records if r.skill == "point_at_object")
+    sample = preparer.sample([record])
+    batch = collate([sample], pad_id=preparer.tokenizer.pad_id, depth_placeholder=depth_placeholder(preparer))
+    read_out = ReadOut(GRID**2, 16, cells, places)
+    torch.nn.init.eye_(read_out.where.weight)
+    torch.nn.init.zeros_(read_out.where.bias)
+    (place,) = places[record.id]
+    said = (batch.labels[0, 1:] != IGNORE_LABEL).nonzero()[:, 0].tolist()
+    hidden = torch.zeros(*batch.input_ids.shape, GRID**2)
+    hidden[0, said[2:], place] = 30.0  # known only once the answer has begun to say it
+    assert read_out._places(hidden, batch).item() == pytest.approx(np.log(GRID**2))
+    hidden[0, said[:2], place] = 30.0
+    assert read_out._places(hidden, batch).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("with_depth", [True, False])

@@ -3,8 +3,8 @@
 A small depth head needs a thousand steps to find which visual token belongs to which latent, and a small language
 model as long to look at the picture at all; neither teaches the backbone much until then (docs/log.md). Linear
 read-outs teach at once: of every visual token its own patch of the depth map, and what its cell of the picture
-shows (from the answers of the skill `layout`); of every token that an answer is said from, which cells the question
-is about. They are thrown away afterwards. SANA1.5 and Qwen3-VL, which the start stands in for, need nothing of this.
+shows (from the answers of the skill `layout`); of the tokens that an answer begins with, which cells the question is
+about. They are thrown away afterwards. SANA1.5 and Qwen3-VL, which the start stands in for, need nothing of this.
 
 A checkpoint whose vision tower has fewer blocks than the preset's is deepened first: new blocks between the old ones
 that change nothing until they have learned something.
@@ -12,6 +12,9 @@ that change nothing until they have learned something.
     egem data render --num 16000 --cameras front side --seed 31 --questions 9 --out data/start \
         --skills caption layout is_there color_of shape_of point_at_object box_of_object object_at_point
     python -m egem.recipes.tiny_start --data data/start --checkpoint runs/tiny-draw/model --out OUT
+
+The same teaches a policy's start to find what instructions name, in pictures like those it will act in (`egem data
+render --world tasks`; docs/gem-vla.md), and the study's backbone to see without knowing depth (`with_depth`).
 """
 
 import logging
@@ -49,8 +52,6 @@ logger = logging.getLogger(__name__)
 DEPTH_WEIGHT = 13.7
 """Puts squared errors of encoded depth on the scale of the tiny codec's latents, which are 3.7 times as large."""
 
-_PLACE_WIDTH = 64
-
 Cells = dict[str, list[tuple[str, str]]]
 """Of groups of records: the colour and the shape that each cell of the picture shows, row by row."""
 
@@ -86,7 +87,7 @@ class ReadOutConfig:
 
 
 class ReadOut(nn.Module):
-    """What linear maps find: in visual tokens depth, colours and shapes; in answering tokens where they look.
+    """What linear maps find: in visual tokens depth, colours and shapes; in answers' first tokens where things are.
 
     Args:
         hidden_size: of the tokens.
@@ -103,7 +104,7 @@ class ReadOut(nn.Module):
         )
         self.depth = nn.Linear(hidden_size, patch_size)
         self.names = nn.ModuleList(nn.Linear(hidden_size, len(words)) for words in self.words)
-        self.wanted, self.offered = (nn.Linear(hidden_size, _PLACE_WIDTH) for _ in range(2))
+        self.where = nn.Linear(hidden_size, GRID**2)
 
     def losses(
         self,
@@ -118,7 +119,7 @@ class ReadOut(nn.Module):
             )
             for linear, targets in zip(self.names, self._targets(batch, tokens.shape[1]), strict=True)
         ]
-        return torch.stack(names).mean(), self._places(hidden, tokens, batch)
+        return torch.stack(names).mean(), self._places(hidden, batch)
 
     def depth_error(
         self, tokens: Float[Tensor, "image patch hidden"], model: GEM, batch: Batch
@@ -127,27 +128,25 @@ class ReadOut(nn.Module):
         truth, valid = token_patches(model, batch)
         return (self.depth(tokens) - truth).square()[valid].mean()
 
-    def _places(
-        self,
-        hidden: Float[Tensor, "sample token hidden"],
-        tokens: Float[Tensor, "image patch hidden"],
-        batch: Batch,
-    ) -> Float[Tensor, ""]:
-        """Each token that an answer's token is predicted from is to single out the cells that its question is about."""
+    def _places(self, hidden: Float[Tensor, "sample token hidden"], batch: Batch) -> Float[Tensor, ""]:
+        """The tokens that an answer's first two are predicted from are to know in which cells it is about.
+
+        From them alone: compared with the visual tokens, their names would do, and nothing would have been found.
+        Later ones would read the place off what has been said already.
+        """
         said = batch.labels[:, 1:] != IGNORE_LABEL
         begins = said & ~functional.pad(said, (1, 0))[:, :-1]
+        early = said & (begins | functional.pad(begins, (1, 0))[:, :-1])
         # Answers follow each other in the order of the records.
-        turn = begins.flatten().cumsum(0).view_as(said)[said] - 1
+        turn = begins.flatten().cumsum(0).view_as(said)[early] - 1
         known = [self.places.get(name, []) for name in batch.record_ids]
-        wanted = torch.zeros(len(known), tokens.shape[1], dtype=torch.bool)
+        wanted = torch.zeros(len(known), GRID**2, dtype=torch.bool)
         for row, cells in enumerate(known):
             wanted[row, cells] = True
         wanted = wanted.to(hidden.device)[turn]
-        sample = said.nonzero()[:, 0]
-        scores = (self.wanted(hidden[:, :-1][said])[:, None] * self.offered(tokens)[sample]).sum(-1)
-        shares = scores.log_softmax(-1).masked_fill(~wanted, -torch.inf)
+        shares = self.where(hidden[:, :-1][early]).log_softmax(-1).masked_fill(~wanted, -torch.inf)
         is_known = wanted.any(-1)
-        return -shares[is_known].logsumexp(-1).mean() if bool(is_known.any()) else scores.sum() * 0
+        return -shares[is_known].logsumexp(-1).mean() if bool(is_known.any()) else shares.sum() * 0
 
     def _targets(self, batch: Batch, num_tokens: int) -> Iterator[Int[Tensor, "image token"]]:
         groups = dict.fromkeys(name.rsplit("/", 1)[0] for name in batch.record_ids)

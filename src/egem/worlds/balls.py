@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from egem.core.errors import ConfigError, unknown_name
 from egem.records import Intrinsics
 from egem.scene import Camera, Scene, SceneObject
+from egem.worlds.request import check_request
 
 CAMERAS: Final = ("front",)
 SPLITS: Final = ("train", "held_out", "new_cameras", "new_objects")
@@ -96,15 +96,7 @@ def scenes(
     Raises:
         ConfigError: unknown split or camera, no camera, or a negative number.
     """
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    for camera in cameras:
-        if camera not in CAMERAS:
-            raise unknown_name("camera", camera, CAMERAS)
-    if not cameras:
-        raise ConfigError(f"no camera given; choose from {', '.join(CAMERAS)}.")
-    if seed < 0 or num < 0 or start < 0:
-        raise ConfigError(f"seed {seed}, num {num} and start {start} must not be negative.")
+    check_request(seed=seed, num=num, start=start, split=split, splits=SPLITS, cameras=cameras, known=CAMERAS)
     return (draw(seed, number, split, size) for number in range(start, start + num))
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from egem.core.errors import ConfigError, unknown_name
+from egem.core.errors import ConfigError
 from egem.environments.environment import EnvironmentOptions
 from egem.environments.tabletop.environment import TabletopEnvironment
 from egem.environments.tabletop.simulator import CAMERAS
 from egem.environments.tabletop.tasks import TASKS
 from egem.scene import Scene
+from egem.worlds.request import check_request
 
 SPLITS: Final = ("train", "held_out")
 """Both are apart from the scenes that policies are scored in (seeds from 0) and shown (from 1,000,000)."""
@@ -42,17 +43,10 @@ def scenes(
         ConfigError: unknown split or camera, no camera, or a number out of range.
         RenderError: nothing can draw here.
     """
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    for camera in cameras:
-        if camera not in CAMERAS:
-            raise unknown_name("camera", camera, CAMERAS)
-    if not cameras:
-        raise ConfigError(f"no camera given; choose from {', '.join(CAMERAS)}.")
-    if not 0 <= seed < 100 or num < 0 or start < 0 or start + num > _SCENES_PER_SEED:
+    check_request(seed=seed, num=num, start=start, split=split, splits=SPLITS, cameras=cameras, known=CAMERAS)
+    if seed >= 100 or start + num > _SCENES_PER_SEED:
         raise ConfigError(
-            f"seed {seed}, num {num} and start {start}: a seed is from 0 to 99, views of one are numbered up to "
-            f"{_SCENES_PER_SEED}."
+            f"seed {seed} and views up to {start + num}: seeds go to 99, views of one to {_SCENES_PER_SEED}."
         )
     return _draw(seed, num, size, split, tuple(cameras), start)
 

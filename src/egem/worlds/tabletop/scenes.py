@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from egem.core.errors import ConfigError, unknown_name
+from egem.core.errors import ConfigError
 from egem.scene import Scene
+from egem.worlds.request import check_request
 from egem.worlds.tabletop.cameras import CAMERAS
 from egem.worlds.tabletop.catalog import SPLITS
 from egem.worlds.tabletop.world import TabletopWorld
@@ -39,15 +40,7 @@ def scenes(
         ConfigError: unknown split or camera, no camera, or a negative number.
         RenderError: nothing can draw here.
     """
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    for camera in cameras:
-        if camera not in CAMERAS:
-            raise unknown_name("camera", camera, CAMERAS)
-    if not cameras:
-        raise ConfigError(f"no camera given; choose from {', '.join(CAMERAS)}.")
-    if seed < 0 or num < 0 or start < 0:
-        raise ConfigError(f"seed {seed}, num {num} and start {start} must not be negative.")
+    check_request(seed=seed, num=num, start=start, split=split, splits=SPLITS, cameras=cameras, known=CAMERAS)
     if (start + num) // len(cameras) >= WORLDS_PER_SEED:
         raise ConfigError(
             f"views up to {start + num} need more than {WORLDS_PER_SEED} worlds; use two seeds."
