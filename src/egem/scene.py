@@ -87,7 +87,9 @@ class Task:
     next_subtask: str | None
     """The first that has not happened yet; None once done."""
     path: Float[np.ndarray, "point 3"]
-    """Where the gripper's tip will go from now on, in the world, metres."""
+    """Where the gripper's tip will go from now on, in the world, metres; no point where that is not known."""
+    subject: int | None = None
+    """Index of the object that it takes or moves first; None: none that is listed, or not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,13 +97,37 @@ def test_scenes_are_apart_from_those_that_policies_see(drawn):
 
 
 def test_questions_can_be_asked(drawn):
-    skills = ("layout", "point_at_object", "object_at_point", "is_there", "box_of_object", "color_of")
+    skills = (
+        "layout",
+        "point_at_object",
+        "object_at_point",
+        "is_there",
+        "box_of_object",
+        "color_of",
+        "task_subject",
+    )
     found = {
         record.skill
         for number, scene in enumerate(drawn)
         for record in ask(scene, np.random.default_rng(number), num_questions=12, skills=skills)
     }
     assert found == set(skills)
+
+
+def test_what_an_instruction_names_first_is_pointed_at(drawn):
+    found = 0
+    for number, scene in enumerate(drawn):
+        for record in ask(scene, np.random.default_rng(number), num_questions=1, skills=("task_subject",)):
+            thing = next(o for o in scene.objects if o.index == scene.task.subject)
+            assert thing.name == record.meta["subject"]
+            assert thing.name in scene.task.instruction
+            assert scene.task.instruction in record.messages[0].content
+            (x, y), *_ = record.answer.points
+            assert scene.mask[int(y * 0.096), int(x * 0.096)] == thing.index
+            found += 1
+    assert found >= len(TASKS)
+    drawers = [scene for scene in drawn if scene.task.instruction.endswith("drawer open")]
+    assert all(scene.task.subject is None for scene in drawers)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,13 @@ _DESCRIBING = (
     Skill(name="is_there", category="grounding", needs=("masks",), ask=describing.is_there, on_request=True),
     Skill(name="color_of", category="grounding", needs=("masks",), ask=describing.color_of, on_request=True),
     Skill(name="shape_of", category="grounding", needs=("masks",), ask=describing.shape_of, on_request=True),
+    Skill(
+        name="task_subject",
+        category="grounding",
+        needs=("masks", "task"),
+        ask=planning.task_subject,
+        on_request=True,
+    ),
 )
 
 SKILLS: dict[str, Skill] = {skill.name: skill for skill in (*_GROUNDING, *_SPATIAL, *_PLANNING, *_DESCRIBING)}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from egem.data_engine.skills.containment import held_and_free, pair_for
+from egem.data_engine.skills.pointing import point_in
 from egem.data_engine.skills.skill import Question, choice, coin, listed, phrase, pick, shuffled, yes_or_no
 from egem.data_engine.view import View
 
@@ -26,6 +27,12 @@ _NEXT = (
     "To {task}, what comes next: {steps}?",
     '"{task}": is the next step {steps}?',
     "The robot is to {task}. Now: {steps}?",
+)
+_SUBJECT = (
+    "{task}",
+    "{task}: where does that begin? Give a point [x, y].",
+    "Point at what is moved to {task}.",
+    'Where must the gripper go first: "{task}"?',
 )
 
 
@@ -79,4 +86,21 @@ def next_step(view: View, rng: np.random.Generator) -> Question | None:
         answer=choice(task.next_subtask, steps),
         topic=(task.instruction,),
         meta={"subtasks": list(task.subtasks)},
+    )
+
+
+def task_subject(view: View, rng: np.random.Generator) -> Question | None:
+    """A point on the thing that the robot's task begins with; one phrasing is the instruction and nothing else."""
+    task = view.scene.task
+    if task is None or task.done:
+        return None
+    things = [s for s in view.sightings if s.object.index == task.subject]
+    if not things:
+        return None
+    (thing,) = things
+    return Question(
+        text=phrase(rng, _SUBJECT, task=task.instruction),
+        answer=point_in(view, thing.pixels),
+        topic=(task.instruction,),
+        meta={"subject": thing.name},
     )

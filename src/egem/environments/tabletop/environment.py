@@ -28,7 +28,7 @@ from egem.environments.tabletop.tasks import TASKS, draw_task
 from egem.environments.tabletop.views import look
 from egem.episodes import ActionSpace
 from egem.policy import Observation
-from egem.scene import Scene
+from egem.scene import Scene, Task
 
 _LIMITS: Final = (*([MAX_STEP_M] * 3), *([MAX_TURN_RAD] * 3), 1.0)
 
@@ -158,10 +158,24 @@ class TabletopEnvironment:
         )
 
     def scene(self, camera: str, id: str) -> Scene:
-        """What a camera sees now, with everything that can be asked about it."""
+        """What a camera sees at a task's beginning, with everything that can be asked about it.
+
+        Raises:
+            RuntimeError: nothing was begun.
+        """
         self._begun()
         assert self._scenery is not None
-        return look(self._simulator, self._layout, self._scenery, camera, id)
+        subjects = self._goal.subjects
+        task = Task(
+            instruction=self._instruction,
+            done=False,
+            subtasks=(),
+            next_subtask=None,
+            path=np.zeros((0, 3)),
+            # Sorting names no thing, opening a drawer has none.
+            subject=subjects[0] + 1 if len(subjects) == 1 else None,
+        )
+        return look(self._simulator, self._layout, self._scenery, camera, id=id, task=task)
 
     def state(self) -> Float[np.ndarray, "7"]:
         """The state alone, without drawing."""

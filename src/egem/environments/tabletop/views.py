@@ -13,12 +13,14 @@ from egem.environments.tabletop.layout import BASE, BIN_HALF, BIN_HEIGHT, PLATE_
 from egem.environments.tabletop.scenery import Scenery
 from egem.environments.tabletop.simulator import Simulator
 from egem.records import Intrinsics
-from egem.scene import Camera, Scene, SceneObject
+from egem.scene import Camera, Scene, SceneObject, Task
 
 DEPTH_UNIT_M: Final = 0.0001
 
 
-def look(simulator: Simulator, layout: Layout, scenery: Scenery, camera: str, id: str) -> Scene:
+def look(
+    simulator: Simulator, layout: Layout, scenery: Scenery, camera: str, *, id: str, task: Task
+) -> Scene:
     """What a camera sees at this moment.
 
     Args:
@@ -27,6 +29,7 @@ def look(simulator: Simulator, layout: Layout, scenery: Scenery, camera: str, id
         scenery: what surrounds it.
         camera: of the simulator.
         id: of the scene.
+        task: what the robot is asked to do.
     """
     image, depth, bodies = simulator.draw_bodies(camera)
     model = simulator.model
@@ -47,6 +50,7 @@ def look(simulator: Simulator, layout: Layout, scenery: Scenery, camera: str, id
         camera=_camera(simulator, camera),
         objects=_objects(simulator, layout),
         robot_mask=model.body_rootid[bodies] == model.body("arm").id,
+        task=task,
         support=scenery.room.support,
         meta={"scene": id.rsplit("/", 1)[0], "world": "tasks", "camera": camera},
     )
