@@ -14,11 +14,12 @@ from tests.small_study import SMALL, write_records
 from egem.core.config import save_json
 from egem.core.errors import ConfigError
 from egem.core.files import locked
+from egem.models.gem import GEM
 from egem.recipes.study.arms import ARMS
 from egem.recipes.study.hypotheses import judged
 from egem.recipes.study.parts import Study, lock_of
 from egem.recipes.study.plan import StudyRun, plan, reference_of
-from egem.recipes.study.recipe import StudyRecipe
+from egem.recipes.study.recipe import StudyRecipe, balls
 from egem.recipes.study.report import END_MARK, begin_mark, write_study
 from egem.recipes.study.results import RunResult, load_results, save_result
 from egem.recipes.study.run import make
@@ -67,6 +68,21 @@ def test_arms_read_the_same_and_are_asked_the_same(finished) -> None:
         losses = result.measured.answer_loss
         assert set(losses) == {"nearer_object", "counting"}
         assert result.score("answer_loss") == pytest.approx(sum(losses.values()) / 2)
+
+
+def test_the_backbone_of_balls_looks_before_it_is_asked_about_space(tmp_path: Path) -> None:
+    recipe = replace(balls(), seen_views=4, seeing_batch=2, looking_steps=2)
+    study = Study(recipe=recipe, out=tmp_path, workers=0, device="cpu")
+    looking = study.seeing()
+    assert looking == tmp_path / "looking" / "model"
+    seen, looked = (GEM.from_pretrained(folder) for folder in (tmp_path / "seeing" / "model", looking))
+    for part, same in (("backbone", False), ("depth_head", True)):
+        (name, old), *_ = getattr(seen, part).named_parameters()
+        new = looked.get_parameter(f"{part}.{name}")
+        assert torch.equal(old.to(torch.bfloat16), new) is same, part
+    before = (looking / "config.json").stat().st_mtime_ns
+    assert study.seeing() == looking
+    assert (looking / "config.json").stat().st_mtime_ns == before
 
 
 def test_results_of_other_sizes_are_refused(finished, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class StudyRecipe:
     seeing_batch: int = 16
     seeing_turns: int = 3
     looking_steps: int = 0
-    """Then so many steps with read-outs of what each visual token shows and of where each question looks."""
+    """Then so many steps with read-outs of what each visual token shows and of where what is asked for lies."""
 
     connector_steps: int = 20
     head_steps: int = 300
