@@ -157,6 +157,7 @@ def test_200_questions_in_any_parting(checkpoint, records, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "answers.jsonl").read_bytes() == one
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
         "answers.jsonl",
         "answers.of.json",
         "scores.json",

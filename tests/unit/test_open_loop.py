@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused(episodes, dataset):
     with pytest.raises(ConfigError, match="the policy wants 3"):
         open_loop(Knows(episodes, replace(INFO, state_dim=3)), dataset)
     with pytest.raises(ConfigError, match=r"no camera top|camera top is missing"):
-        open_loop(Knows(episodes, replace(INFO, cameras=("top",))), dataset)
+        open_loop(Knows(episodes, replace(INFO, cameras=("top",), picture_sizes=())), dataset)
     with pytest.raises(ConfigError, match=re.escape("--windows 0: at least one is needed.")):
         open_loop(Knows(episodes), dataset, num_windows=0)
 
